@@ -1,0 +1,43 @@
+"""Where a workspace keeps its files: the one place that knows the names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder that holds one product's log, tables, stores, runs and models."""
+
+    root: Path
+
+    def events(self, entity: str) -> Path:
+        """Delta table of one entity type's event log, partitioned by region and ingest_day."""
+        return self.root / "events" / entity
+
+    @property
+    def dead_letters(self) -> Path:
+        """Delta table of rows that could not become events."""
+        return self.root / "dead_letters"
+
+    def profile(self, name: str) -> Path:
+        """Delta table of one profile."""
+        return self.root / "profiles" / name
+
+    def online(self, view_key: str) -> Path:
+        """Folder of one view version's LMDB environments, one a log partition."""
+        return self.root / "online" / view_key
+
+    def runs(self) -> Path:
+        """Folder with one folder a pipeline run; each holds ``run.json``."""
+        return self.root / "runs"
+
+    def model(self, name: str, version: int) -> Path:
+        """Folder of one registered model version: SavedModel, ``model.json``, report."""
+        return self.root / "models" / name / str(version)
+
+    @property
+    def control_database(self) -> Path:
+        """SQLite file with versions and, later, rollouts, verdicts and audit."""
+        return self.root / "control.db"
