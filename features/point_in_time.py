@@ -1,0 +1,130 @@
+"""Training rows' states: what the online store would have held for an entity at a time.
+
+A row at (entity, t) sees exactly the events with ``ingest_time + lag <= t``. Each event goes to the first row of its
+entity that may see it; walking an entity's rows in time order, every row's state is the one before, merged with its
+own events by the same ``tiles.merge`` that the stream uses. The walk takes one step for all entities at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features import layout
+from features.codec import encode_states
+from features.declarations import Catalog, View
+from features.events import DEDUPLICATION_HORIZON_S, deduplicate
+from features.partitions import partition_of
+from features.tiles import FoldPlan, Ints, Tiles, merge, no_tiles, plan_fold, select, tiles_of_events
+
+ROWS_PER_CHUNK = 50_000
+"""Rows whose states are held in memory as arrays at one time; about 100 MB at 60 tiles a row."""
+
+
+def states_as_known(events: pa.Table, catalog: Catalog, view: View, entity_ids: pa.Array, now_us: Ints) -> pa.LargeBinaryArray:
+    """State bytes of each (entity, now) from the events known by then.
+
+    Args:
+        events: the entity type's log, rows of ``rows.event_schema``; repeats are dropped here by the log's rule.
+        catalog: declares the signals.
+        view: its ``lag_s`` is added to every ingest_time.
+        entity_ids: (n,) strings, repeats allowed.
+        now_us: (n,) microseconds UTC.
+    Returns:
+        (n,) state bytes in the order given; empty where nothing was known.
+    """
+    events = deduplicate(events, horizon_s=DEDUPLICATION_HORIZON_S)
+    distinct = entity_ids.unique()
+    entity = _codes(entity_ids, distinct)
+    event_entity = _codes(events["entity_id"], distinct)
+    relevant = event_entity >= 0
+    events, event_entity = events.filter(pa.array(relevant)), event_entity[relevant]
+    by_entity = np.argsort(event_entity, kind="stable")
+    events, event_entity = events.take(pa.array(by_entity)), event_entity[by_entity]
+    known_us = _known_us(events, view)
+    partition = partition_of(distinct, catalog.log_partitions).astype(np.int64)
+    plan = plan_fold(catalog.signals_of(view))
+
+    order = np.lexsort((now_us, entity))
+    encoded = []
+    for rows in _chunks_of_whole_entities(entity[order]):
+        chosen = order[rows]
+        span = slice(*np.searchsorted(event_entity, (entity[chosen[0]], entity[chosen[-1]] + 1)))
+        row_of_event = _first_row_that_sees(event_entity[span], known_us[span], entity[chosen], now_us[chosen])
+        tiles, offset = _walk(events[span.start : span.stop], row_of_event, entity[chosen], plan)
+        encoded.append(encode_states(tiles, partition[entity[chosen]], offset))
+    states = pa.chunked_array(encoded, pa.large_binary()).combine_chunks() if encoded else pa.array([], pa.large_binary())
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    taken: pa.LargeBinaryArray = states.take(pa.array(back))
+    return taken
+
+
+def _walk(events: pa.Table, row_of_event: Ints, entity: Ints, plan: FoldPlan) -> tuple[Tiles, Ints]:
+    """Tiles and last log offset of each row; rows are sorted by (entity, now)."""
+    rows = len(entity)
+    seen = row_of_event < rows
+    events, row_of_event = events.filter(pa.array(seen)), row_of_event[seen]
+    starts = np.flatnonzero(np.concatenate(([True], entity[1:] != entity[:-1])))
+    first_row = np.repeat(starts, np.diff(np.append(starts, rows)))
+    rank = np.arange(rows) - first_row
+
+    delta = tiles_of_events(events, row_of_event, plan)
+    delta_rank = rank[delta.owner]
+    state, parts = no_tiles(), []
+    for step in range(int(rank.max()) + 1):
+        last_row = first_row[rank == step]
+        living = np.isin(state.owner, last_row) if step else np.empty(0, dtype=bool)
+        arriving = select(delta, delta_rank == step)
+        # The walk keeps an entity's state under the number of its first row and hands it out under each row's own.
+        arriving = Tiles(first_row[arriving.owner], arriving.key, arriving.value)
+        state = merge(select(state, living) if step else state, arriving, plan)
+        parts.append(Tiles(state.owner + step, state.key, state.value))
+    return _by_owner(parts), _last_offsets(events, row_of_event, rows, starts)
+
+
+def _last_offsets(events: pa.Table, row_of_event: Ints, rows: int, starts: Ints) -> Ints:
+    offset = np.full(rows, -1, dtype=np.int64)
+    np.maximum.at(offset, row_of_event, events["log_offset"].to_numpy())
+    # A running maximum that starts anew at each entity: lift every entity above all those before it.
+    lift = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, rows))) * (int(offset.max(initial=0)) + 2)
+    running: Ints = np.maximum.accumulate(offset + lift) - lift
+    return running
+
+
+def _first_row_that_sees(event_entity: Ints, known_us: Ints, entity: Ints, now_us: Ints) -> Ints:
+    """For each event the first row of its entity with known time <= now; the number of rows where there is none."""
+    moments = np.unique(now_us)
+    width = len(moments) + 1
+    row_order = entity * width + np.searchsorted(moments, now_us)
+    row = np.searchsorted(row_order, event_entity * width + np.searchsorted(moments, known_us, side="left"))
+    same = entity[np.minimum(row, len(entity) - 1)] == event_entity
+    return np.where(same & (row < len(entity)), row, len(entity))
+
+
+def _by_owner(parts: list[Tiles]) -> Tiles:
+    owner = np.concatenate([part.owner for part in parts])
+    order = np.argsort(owner, kind="stable")
+    key = np.concatenate([part.key for part in parts])
+    value = np.concatenate([part.value for part in parts])
+    return Tiles(owner[order], key[order], value[order])
+
+
+def _chunks_of_whole_entities(entity: Ints) -> list[slice]:
+    """Slices of about ``ROWS_PER_CHUNK`` sorted rows, never through an entity."""
+    bounds = [0]
+    while bounds[-1] < len(entity):
+        aim = min(bounds[-1] + ROWS_PER_CHUNK, len(entity)) - 1
+        bounds.append(int(np.searchsorted(entity, entity[aim], side="right")))
+    return [slice(low, high) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def _known_us(events: pa.Table, view: View) -> Ints:
+    ingest_us: Ints = events["ingest_time"].cast(pa.int64()).to_numpy()
+    return ingest_us + view.lag_s * layout.US_PER_S
+
+
+def _codes(ids: pa.Array | pa.ChunkedArray, distinct: pa.Array) -> Ints:
+    codes: Ints = pc.fill_null(pc.index_in(ids, value_set=distinct), -1).to_numpy().astype(np.int64)
+    return codes
