@@ -1,0 +1,101 @@
+"""The ``plumb`` command: its sub-commands, its global options, and what its errors look like.
+
+Errors that Plumbline raises on purpose become one line on stderr and an exit code that a scheduler can read: 2 when trying
+again cannot help, 75 (EX_TEMPFAIL) when it may. Anything else is a bug and keeps its traceback.
+
+Sub-command modules import heavy libraries inside their functions, so that ``plumb --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features.errors import PlumblineError, TemporaryError
+from plumb.settings import prepare_native_libraries, read_settings
+
+EXIT_PERMANENT = 2
+EXIT_TEMPORARY = 75
+
+WORKSPACE_HELP = "Folder of the event log, stores, runs and models; PLUMB_WORKSPACE, else ./workspace, where not given."
+
+root = typer.Typer(
+    name="plumb",
+    help="Train and deploy growth models with no skew between training and serving.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop, where it was asked for."""
+    if wanted:
+        typer.echo(f"plumb {version('plumbline')}")
+        raise typer.Exit
+
+
+@root.callback()
+def configure(
+    ctx: typer.Context,
+    workspace: Annotated[Path | None, typer.Option("--workspace", metavar="DIR", help=WORKSPACE_HELP)] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Train and deploy growth models with no skew between training and serving."""
+    ctx.obj = read_settings(os.environ, workspace=workspace)
+
+
+def register_commands() -> None:
+    """Hang every sub-command onto the root, once.
+
+    A module with several commands exposes ``app``, a typer group; ``demo``, ``serve`` and ``score`` are plain functions.
+    """
+    for name in ("events", "features", "pipelines", "runs", "models"):
+        if find_spec(f"plumb.{name}"):
+            root.add_typer(import_module(f"plumb.{name}").app, name=name)
+    for module, name in (("demo", "demo"), ("serving", "serve"), ("serving", "score")):
+        if find_spec(f"plumb.{module}"):
+            root.command(name)(getattr(import_module(f"plumb.{module}"), name))
+
+
+def hoist_workspace(arguments: list[str]) -> list[str]:
+    """Move ``--workspace DIR`` to the front, so that it may also stand after the sub-command, where most people type it.
+
+    Sub-commands therefore do not declare it; they read ``ctx.obj.workspace``. Nothing after ``--`` is touched.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    front: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments[:end])
+    for word in words:
+        if word == "--workspace":
+            front += [word, *itertools.islice(words, 1)]
+        elif word.startswith("--workspace="):
+            front.append(word)
+        else:
+            rest.append(word)
+    return [*front, *rest, *arguments[end:]]
+
+
+register_commands()
+
+
+def main() -> None:
+    """Run ``plumb`` as a process: environment first, then the command, then its exit code."""
+    prepare_native_libraries(os.environ)
+    try:
+        root(args=hoist_workspace(sys.argv[1:]), prog_name="plumb")
+    except PlumblineError as error:
+        line = " ".join(str(error).split())
+        print(f"plumb: {line}", file=sys.stderr)  # noqa: T201 - the one place where an error reaches the operator
+        sys.exit(EXIT_TEMPORARY if isinstance(error, TemporaryError) else EXIT_PERMANENT)

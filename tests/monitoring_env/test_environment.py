@@ -1,0 +1,42 @@
+"""The monitoring environment, run by its own interpreter: `make test` starts it there."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import pytest
+from alibi_detect.cd import KSDrift
+
+
+def test_alibi_detect_is_the_last_release_under_a_free_licence():
+    assert version("alibi-detect") == "0.11.4"
+
+
+@pytest.mark.parametrize("framework", ["tensorflow", "keras", "torch"])
+def test_no_deep_learning_framework_is_installed(framework):
+    with pytest.raises(PackageNotFoundError):
+        version(framework)
+    assert framework not in sys.modules
+
+
+def test_the_feature_contract_imports_here_too():
+    from features.rows import DEAD_LETTER
+
+    assert "reason" in DEAD_LETTER.names
+
+
+def test_a_shifted_sample_is_drift_and_the_same_law_is_not():
+    # 200 evenly spaced quantiles of U(0, 1) against the same quantiles moved by 0.5: the two-sample KS distance is 0.5,
+    # far over the 0.136 that p = 0.05 needs at n = m = 200; against themselves, interleaved, it is 1 / 200.
+    reference = ((np.arange(200) + 0.5) / 200)[:, None]
+    detector = KSDrift(reference, p_val=0.05)
+
+    shifted = detector.predict(reference + 0.5)["data"]
+    same = detector.predict(reference + 0.25 / 200)["data"]
+
+    assert shifted["is_drift"] == 1
+    assert shifted["distance"][0] == pytest.approx(0.5, abs=1e-6)
+    assert same["is_drift"] == 0
+    assert same["distance"][0] == pytest.approx(1 / 200, abs=1e-6)
