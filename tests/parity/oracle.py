@@ -11,6 +11,7 @@ written here a second time, from the text of the design, in the plainest form th
   floor(t / P) - W / P < b <= floor(t / P), and P is the finest of 1 min (windows to 1 h), 5 min (to 12 h), 1 h (to 12 d),
   1 d (beyond);
 * a lifetime window holds every known event, also one dated up to five minutes after t;
+* an event that lacks the value of a signal is no part of that signal;
 * count, sum, max (the true maximum, also of negative values), last and first (event_time in microseconds); 0 when empty.
 
 Times are integers: UTC microseconds.
@@ -37,7 +38,7 @@ class Entry(NamedTuple):
     event_time: int
     ingest_time: int
     by: int
-    value: int | None
+    value: int
 
 
 class Feature(NamedTuple):
@@ -60,7 +61,7 @@ class Oracle:
         for event in deduplicated(events):
             for signal in signals:
                 if matches(signal, event):
-                    value = event[signal.value] if signal.value else None
+                    value = event[signal.value] if signal.value else 0
                     entry = Entry(event["event_time"], event["ingest_time"], by_code(signal, event), value)
                     self.entries.setdefault((event["entity_id"], signal.id), []).append(entry)
         for entries in self.entries.values():
@@ -103,9 +104,9 @@ def deduplicated(events: Iterable[Event]) -> list[Event]:
 
 def matches(signal: Any, event: Event) -> bool:
     """Whether the signal aggregates this event."""
-    return event["event_type"] in signal.event_types and all(
-        event.get(condition.attribute) is not None and event[condition.attribute] in condition.is_in for condition in signal.where
-    )
+    if event["event_type"] not in signal.event_types or (signal.value and event.get(signal.value) is None):
+        return False
+    return all(event.get(condition.attribute) in condition.is_in for condition in signal.where)
 
 
 def by_code(signal: Any, event: Event) -> int:
@@ -147,9 +148,9 @@ def combine(operation: str, entries: list[Entry]) -> int:
     if operation == "count":
         return len(entries)
     if operation == "sum":
-        return sum(entry.value for entry in entries if entry.value is not None)
+        return sum(entry.value for entry in entries)
     if operation == "max":
-        return max((entry.value for entry in entries if entry.value is not None), default=0)
+        return max((entry.value for entry in entries), default=0)
     times = [entry.event_time for entry in entries]
     return (max(times) if operation == "last" else min(times)) if times else 0
 

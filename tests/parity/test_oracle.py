@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from features.catalogs import load_catalog
@@ -101,6 +102,12 @@ def test_sums_subtract_and_a_maximum_of_negative_values_is_negative() -> None:
     finished = finish(PAID, events, MONDAY + 2)
     assert (finished["paid_sum_1d"], finished["paid_max_1d"]) == (-700, -200)
     assert finish(PAID, [], MONDAY) == {"paid_sum_1d": 0, "paid_sum_lifetime": 0, "paid_max_1d": 0, "paid_max_lifetime": 0}
+
+
+def test_an_event_without_the_value_is_no_part_of_the_signal() -> None:
+    with_count = replace(PAID, operations=("count", "sum"))
+    events = [event("payment", MONDAY, amount_cents=None), event("payment", MONDAY + 1, amount_cents=0)]
+    assert finish(with_count, events, MONDAY + 2)["paid_count_1d"] == 1
 
 
 def test_last_and_first_are_event_times_whatever_the_order_of_arrival() -> None:
