@@ -72,9 +72,11 @@ def _check_view(catalog: Catalog, view: View) -> None:
                  f"{ratio.numerator!r} / {ratio.denominator!r}")  # fmt: skip
         numbers.add(ratio.name)
     _require(set(view.bucketed) <= numbers, catalog, f"{which}, bucketed", "finished numbers", ", ".join(set(view.bucketed) - numbers))
+    offsets = [entry.name for entry in (*catalog.profile_fields_of(view), *view.request) if entry.dtype == "int64"]
+    _require(not view.utc_offset or view.utc_offset in offsets, catalog, f"{which}, utc_offset", "an int64 field", view.utc_offset)
     derived = [entry.name for entry in (*view.elapsed, *view.ratios)]
     inputs = [entry.name for entry in (*catalog.profile_fields_of(view), *view.request)]
-    _refuse_repeats(catalog, f"features of {view.name}", (*features, *derived, *inputs, "state", "now"))
+    _refuse_repeats(catalog, f"features of {view.name}", (*features, *derived, *inputs, "state", "now", "local_hour"))
 
 
 def _window_order(window_s: int) -> float:

@@ -151,14 +151,15 @@ class Ratio:
 class Field:
     """A named value that does not come from events: a profile column or a request field.
 
-    ``default`` is used when a caller leaves the field out; strings go through a vocabulary, integers through the
-    same scaling as counters.
+    ``default`` is used when a caller leaves the field out; strings go through a vocabulary of the most frequent
+    ``vocabulary_size`` training values, integers through the same scaling as counters.
     """
 
     name: str
     dtype: Dtype
     default: str | int = ""
     unit: str = ""
+    vocabulary_size: int = 15
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ class View:
         request: fields that the caller sends.
         elapsed, ratios: features derived from finished ones, in the graph.
         bucketed: names of finished features that are also cut at their training quantiles.
+        utc_offset: an int64 field in minutes, which gives the feature ``local_hour`` of ``now``; empty for none.
         lag_s: the stream's declared lag; a training row at t sees events with ingest_time + lag_s <= t.
         freshness_sla_s: age from which a reply calls the state stale.
     """
@@ -195,6 +197,7 @@ class View:
     elapsed: tuple[Elapsed, ...] = ()
     ratios: tuple[Ratio, ...] = ()
     bucketed: tuple[str, ...] = ()
+    utc_offset: str = ""
     lag_s: int = 60
     freshness_sla_s: int = 3_600
 

@@ -82,6 +82,7 @@ SUBSCRIBER = View(
         Ratio("mobile_share_30d", "mobile_sessions_count_30d", "sessions_count_30d"),
     ),
     bucketed=("since_last_session_s", "since_signup_s"),
+    utc_offset="utc_offset_minutes",
 )
 
 CATALOG = Catalog(

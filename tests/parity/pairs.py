@@ -33,7 +33,7 @@ def draw_pairs(events: Sequence[Event], signals: Sequence[Any], lag_s: int, *, c
         seen.add(event["event_id"])
         if event["event_time"] > event["ingest_time"] + lag_us:
             ahead.append(event)
-    windows = sorted({window_s for signal in signals for window_s in signal.windows_s if window_s})
+    windows = sorted({window_s for signal in signals for window_s in signal.windows_s if window_s}) or [3_600]
     kinds = ("anywhen", "anywhen", "edge", "event", "known", "unknown", "leaving", "overtaken", "repeated", "ahead")
     users = sorted({event["entity_id"] for event in events})
     pairs = []
@@ -46,7 +46,7 @@ def draw_pairs(events: Sequence[Event], signals: Sequence[Any], lag_s: int, *, c
         elif kind == "anywhen":
             pairs.append(Pair(rng.choice(users), START_US + rng.randrange(SPAN_US + 100 * DAY_US), kind))
         elif kind == "ahead":
-            pairs.append(Pair(event["entity_id"], rng.randint(known_us, event["event_time"]), kind))
+            pairs.append(Pair(event["entity_id"], rng.randint(known_us, max(known_us, event["event_time"])), kind))
         elif kind == "leaving":
             pairs.append(Pair(event["entity_id"], _leaving(event, rng.choice(windows)) - rng.randrange(2), kind))
         elif kind == "edge":

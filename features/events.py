@@ -1,0 +1,255 @@
+"""The event log: one Delta table for each entity type, by region and ingest day, with partitions and offsets of its own.
+
+Within a log partition ``log_offset`` is contiguous from 0 and ``ingest_time`` never decreases, so that an offset names
+exactly which events a reader had seen. The log is at-least-once: a repeated event_id is kept here and dropped by
+``deduplicate`` wherever events are folded or counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from features import delta
+from features.declarations import Catalog
+from features.errors import EventLogError, explain
+from features.layout import DAY_S, MAX_FUTURE_S, US_PER_S
+from features.partitions import PARTITION_HASH, partition_of
+from features.rows import event_schema
+from features.workspace import Workspace
+
+DEDUPLICATION_HORIZON_S: Final = 7 * DAY_S
+"""How long after the copy kept a repeated event_id is still taken for the same event, seconds of ingest time."""
+
+STAMPED: Final = ("ingest_day", "log_partition", "log_offset")
+"""Columns that the log itself fills in."""
+
+PARTITIONS_KEY: Final = "plumbline.log_partitions"
+HASH_KEY: Final = "plumbline.partition_hash"
+EPOCH_DAY: Final = date(1970, 1, 1)
+
+
+def append_events(
+    workspace: Workspace, catalog: Catalog, entity: str, table: pa.Table, *, source: str | Mapping[str, int], late: bool = False
+) -> int:
+    """Append events to an entity's log in one atomic commit.
+
+    Args:
+        table: columns of ``event_schema`` without those in ``STAMPED``, in source order; attributes may be absent.
+        source: a name under which this batch is recorded; a batch whose name is recorded already adds nothing.
+            A mapping of names to versions records several at once.
+        late: stamp events that are older than their partition's last ingest_time at that time instead of refusing.
+
+    Returns:
+        Number of events appended; 0 if the source was already there.
+
+    Raises:
+        EventLogError: the batch breaks a rule of the log; nothing is written then.
+        TemporaryError: another writer holds the log.
+    """
+    sources = {source: 0} if isinstance(source, str) else source
+    path = workspace.events(entity)
+    with delta.writing(path):
+        log = open_log(workspace, catalog, entity)
+        if all([delta.has_applied(log, name, version, path) for name, version in sources.items()]):
+            return 0
+        stamped = stamp_events(workspace, catalog, entity, table, late=late)
+        commit_events(workspace, catalog, entity, stamped, sources)
+    return stamped.num_rows
+
+
+def commit_events(workspace: Workspace, catalog: Catalog, entity: str, stamped: pa.Table, sources: Mapping[str, int]) -> None:
+    """Write rows made by ``stamp_events``; the caller holds the log's writer lock since before stamping."""
+    log = open_log(workspace, catalog, entity)
+    if log is None:
+        configuration = {PARTITIONS_KEY: str(catalog.log_partitions), HASH_KEY: PARTITION_HASH}
+        schema = event_schema(catalog.attributes_of(entity))
+        log = delta.create_table(workspace.events(entity), schema, ["region", "ingest_day"], configuration)
+    delta.append(log, stamped, sources)
+
+
+def open_log(workspace: Workspace, catalog: Catalog, entity: str) -> DeltaTable | None:
+    """The entity's log, or None if nothing was ever appended.
+
+    Raises:
+        EventLogError: the table is corrupted, was written with another hash or number of partitions, or a column's
+            type differs from the catalog's.
+    """
+    path = workspace.events(entity)
+    log = delta.open_table(path)
+    if log is None:
+        return None
+    configuration = log.metadata().configuration
+    found = f"{configuration.get(HASH_KEY)} over {configuration.get(PARTITIONS_KEY)} partitions"
+    expected = f"{PARTITION_HASH} over {catalog.log_partitions} partitions"
+    if found != expected:
+        raise EventLogError(
+            explain("event log is partitioned differently", which=str(path), expected=expected, got=found,
+                    next_step="use the catalog that the log was made with, or import into another workspace")
+        )  # fmt: skip
+    delta.check_columns(log, event_schema(catalog.attributes_of(entity)), path)
+    return log
+
+
+def stamp_events(workspace: Workspace, catalog: Catalog, entity: str, table: pa.Table, *, late: bool = False) -> pa.Table:
+    """Check a batch and give it its place in the log: rows of ``event_schema``, by ingest_time, then source order.
+
+    Raises:
+        EventLogError: an undeclared event type or region, a null, an event dated too far ahead, or one older than what
+            its partition already holds (unless ``late``).
+    """
+    schema = event_schema(catalog.attributes_of(entity))
+    _check_batch(catalog, entity, table)
+    ingest_us = _micros(table, "ingest_time")
+    partitions = partition_of(table["entity_id"], catalog.log_partitions)
+    next_offsets, last_ingest_us = _heads(workspace, catalog, entity)
+    floor_us = last_ingest_us[partitions]
+    if late:
+        ingest_us = np.maximum(ingest_us, floor_us)
+    elif (behind := ingest_us < floor_us).any():
+        raise _older_than_the_log(workspace, entity, int(behind.sum()), int(ingest_us.min()), int(last_ingest_us.max()))
+    order = np.argsort(ingest_us, kind="stable")
+    ingest_us, partitions = ingest_us[order], partitions[order]
+    offsets = np.empty(len(order), np.int64)
+    for partition in range(catalog.log_partitions):
+        members = partitions == partition
+        offsets[members] = next_offsets[partition] + np.arange(int(members.sum()))
+    ordered = table.take(pa.array(order))
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {
+        "ingest_time": pa.array(ingest_us, pa.timestamp("us", tz="UTC")),
+        "ingest_day": pa.array((ingest_us // (DAY_S * US_PER_S)).astype(np.int32)).cast(pa.date32()),
+        "log_partition": pa.array(partitions, pa.int32()),
+        "log_offset": pa.array(offsets, pa.int64()),
+    }
+    for field in schema:
+        if field.name not in columns:
+            present = field.name in ordered.column_names
+            columns[field.name] = ordered[field.name].cast(field.type) if present else pa.nulls(len(order), field.type)
+    return pa.table([columns[field.name] for field in schema], schema=schema)
+
+
+def read_events(
+    workspace: Workspace, catalog: Catalog, entity: str, *, known_by_us: int | None = None, lag_s: int = 0,
+    partition: int | None = None, columns: list[str] | None = None,
+) -> pa.Table:  # fmt: skip
+    """Events of one entity type as known at a time, repeats included.
+
+    Args:
+        known_by_us: keep events with ingest_time + lag_s <= known_by_us; None keeps all.
+        lag_s: the reader's declared lag, seconds.
+        partition: one log partition alone.
+        columns: which columns of ``event_schema``, in this order; None reads all.
+
+    Returns:
+        Rows of ``event_schema`` by (log_partition, log_offset); empty if nothing was ever appended.
+
+    Raises:
+        EventLogError: the log is corrupted or was written under another contract.
+    """
+    schema = event_schema(catalog.attributes_of(entity))
+    wanted = pa.schema([schema.field(name) for name in columns]) if columns is not None else schema
+    log = open_log(workspace, catalog, entity)
+    if log is None:
+        return wanted.empty_table()
+    stored = {field.name for field in pa.schema(log.schema())}
+    frame = pl.scan_delta(log)
+    if known_by_us is not None:
+        latest = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=known_by_us - lag_s * US_PER_S)
+        frame = frame.filter((pl.col("ingest_day") <= latest.date()) & (pl.col("ingest_time") <= latest))
+    if partition is not None:
+        frame = frame.filter(pl.col("log_partition") == partition)
+    place = ["log_partition", "log_offset"]
+    names = [*dict.fromkeys([*(name for name in wanted.names if name in stored), *place])]
+    rows = delta.collect(frame.select(names), workspace.events(entity)).sort(place).to_arrow(compat_level=pl.CompatLevel.oldest())
+    found = [rows[field.name].cast(field.type) if field.name in stored else pa.nulls(rows.num_rows, field.type) for field in wanted]
+    return pa.table(found, schema=wanted)
+
+
+def deduplicate(table: pa.Table, *, horizon_s: int = DEDUPLICATION_HORIZON_S) -> pa.Table:
+    """Drop later copies of the same event; rows keep their order.
+
+    The copy with the lowest offset is kept; a later copy is dropped if its ingest_time is at most ``horizon_s`` after
+    that of the copy kept. A copy beyond the horizon is kept and counted from in its turn. Copies share entity_id and
+    event_id, so the result does not depend on the number of partitions.
+
+    Args:
+        table: needs entity_id, event_id, ingest_time, log_offset; any row order.
+    """
+    keys = pl.DataFrame({name: pl.Series(name, table[name]) for name in ("entity_id", "event_id")})
+    hashes = keys.hash_rows(seed=0)
+    if hashes.n_unique() == table.num_rows:
+        return table
+    frame = keys.with_row_index("row").with_columns(
+        log_offset=pl.Series(table["log_offset"].to_numpy()), ingest_us=pl.Series(_micros(table, "ingest_time"))
+    )
+    left = frame.filter(pl.struct("entity_id", "event_id").is_duplicated()).sort("log_offset")
+    dropped: list[pl.Series] = []
+    while left.height:
+        # One round settles one kept copy of every event_id left; copies beyond its horizon wait for the next round.
+        kept = pl.col("row").first().over("entity_id", "event_id")
+        kept_us = pl.col("ingest_us").first().over("entity_id", "event_id")
+        later = left.with_columns(kept=kept, kept_us=kept_us).filter(pl.col("row") != pl.col("kept"))
+        repeat = pl.col("ingest_us") - pl.col("kept_us") <= horizon_s * US_PER_S
+        dropped.append(later.filter(repeat)["row"])
+        left = later.filter(~repeat).drop("kept", "kept_us")
+    keep = np.ones(table.num_rows, bool)
+    if dropped:
+        keep[pl.concat(dropped).to_numpy()] = False
+    return table if keep.all() else table.filter(pa.array(keep))
+
+
+def _micros(table: pa.Table, column: str) -> np.ndarray:
+    values: np.ndarray = table[column].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+    return values
+
+
+def _heads(workspace: Workspace, catalog: Catalog, entity: str) -> tuple[np.ndarray, np.ndarray]:
+    """(next offset, last ingest_time in microseconds) of each partition; 0 and the least int64 where it is empty."""
+    next_offsets = np.zeros(catalog.log_partitions, np.int64)
+    last_ingest_us = np.full(catalog.log_partitions, np.iinfo(np.int64).min)
+    log = open_log(workspace, catalog, entity)
+    if log is not None:
+        grouped = pl.scan_delta(log).group_by("log_partition").agg(pl.col("log_offset").max(), pl.col("ingest_time").max().dt.epoch("us"))
+        for partition, offset, ingest_us in delta.collect(grouped, workspace.events(entity)).iter_rows():
+            next_offsets[partition], last_ingest_us[partition] = offset + 1, ingest_us
+    return next_offsets, last_ingest_us
+
+
+def _check_batch(catalog: Catalog, entity: str, table: pa.Table) -> None:
+    schema = event_schema(catalog.attributes_of(entity))
+    required = [field.name for field in schema if not field.nullable and field.name not in STAMPED]
+    _require(not (missing := set(required) - set(table.column_names)), entity, f"columns {', '.join(required)}", f"no {missing}")
+    extra = set(table.column_names) - set(schema.names) | set(STAMPED) & set(table.column_names)
+    _require(not extra, entity, "columns that the catalog declares", ", ".join(sorted(extra)))
+    for name in required:
+        _require(table[name].null_count == 0, entity, f"a value of {name} in every row", f"{table[name].null_count} nulls")
+    declared = {kind.name for kind in catalog.event_types if kind.entity == entity}
+    _require(not (unknown := set(table["event_type"].unique().to_pylist()) - declared), entity,
+             f"event types {', '.join(sorted(declared))}", ", ".join(sorted(unknown)))  # fmt: skip
+    _require(not (unknown := set(table["region"].unique().to_pylist()) - set(catalog.regions)), entity,
+             f"regions {', '.join(catalog.regions)}", ", ".join(sorted(unknown)))  # fmt: skip
+    event_us = _micros(table, "event_time")
+    _require(bool((event_us >= 0).all()), entity, "event_time since 1970", "an earlier one")
+    ahead = int((event_us - _micros(table, "ingest_time") > MAX_FUTURE_S * US_PER_S).sum())
+    _require(ahead == 0, entity, f"event_time at most {MAX_FUTURE_S} s after ingest_time", f"{ahead} events dated further ahead")
+
+
+def _require(holds: bool, entity: str, expected: str, got: str) -> None:
+    if not holds:
+        raise EventLogError(explain("events cannot be appended", which=f"log of {entity!r}", expected=expected, got=got,
+                                    next_step="correct the batch, or send its bad rows to the dead letters"))  # fmt: skip
+
+
+def _older_than_the_log(workspace: Workspace, entity: str, rows: int, oldest_us: int, last_us: int) -> EventLogError:
+    times = [str(np.datetime64(value, "us")) + "Z" for value in (last_us, oldest_us)]
+    return EventLogError(
+        explain("events are older than the log", which=str(workspace.events(entity)), expected=f"ingest_time from {times[0]} on",
+                got=f"{rows} events behind their partition, the oldest of {times[1]}",
+                next_step="import files in time order, or pass --late to have them known from the log's last ingest time on")
+    )  # fmt: skip

@@ -1,0 +1,114 @@
+"""``plumb runs``: what pipeline runs did, from their records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, Group
+from rich.table import Table
+
+from plumb.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.records import RunRecord, StepRecord
+
+app = typer.Typer(help="Records of pipeline runs.", no_args_is_help=True)
+console = Console()
+
+JSON_HELP = "Print JSON instead of a table."
+COLOURS = {
+    "succeeded": "green", "failed": "red", "not blessed": "yellow", "running": "cyan", "skipped": "dim", "waiting": "dim",
+}  # fmt: skip
+
+
+@app.command("list")
+def list_runs(ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False) -> None:
+    """List runs, the newest first."""
+    from pipelines.records import list_records
+
+    settings: Settings = ctx.obj
+    records = list_records(settings.workspace)
+    if as_json:
+        typer.echo(json.dumps([asdict(record) for record in records], indent=2, sort_keys=True))
+        return
+    table = Table("run", "model", "status", "known at", "seconds", "AUC", "version", "reason")
+    for record in records:
+        seconds = sum(step.seconds for step in record.steps)
+        table.add_row(
+            record.run_id, record.model, coloured(record.status), str(record.data.get("known_at", "")), f"{seconds:.0f}",
+            headline(record), "" if record.registered_version is None else str(record.registered_version),
+            record.error or record.reason,
+        )  # fmt: skip
+    console.print(table)
+
+
+@app.command("show")
+def show_run(
+    ctx: typer.Context,
+    run_id: Annotated[str, typer.Argument(help="Name of a run, or `latest`.")],
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Show one run: its steps, its figures beside every baseline, and what it registered."""
+    from pipelines.records import list_records, read_record
+
+    settings: Settings = ctx.obj
+    newest = list_records(settings.workspace)[:1] if run_id == "latest" else []
+    record = newest[0] if newest else read_record(settings.workspace, run_id)
+    if as_json:
+        typer.echo(record.as_json(), nl=False)
+        return
+    console.print(render_run(record))
+
+
+def render_run(record: RunRecord) -> Group:
+    """Everything a person asks of a run, as tables."""
+    return Group(facts_table(record), steps_table(record.steps), *evaluation_tables(record.evaluation))
+
+
+def facts_table(record: RunRecord) -> Table:
+    """Status, decision, parameters, versions and paths."""
+    table = Table(title=f"run {record.run_id}", show_header=False, title_justify="left")
+    table.add_row("status", coloured(record.status))
+    for name, value in (
+        ("error", record.error), ("decision", record.decision), ("reason", record.reason),
+        ("registered version", record.registered_version), ("started", record.started_at), ("finished", record.finished_at),
+    ):  # fmt: skip
+        if value not in ("", None):
+            table.add_row(name, str(value))
+    for title, values in (("parameters", record.parameters), ("code", record.code), ("data", record.data)):
+        table.add_row(title, _lines(values))
+    table.add_row("pipeline", f"{record.pipeline} {record.pipeline_hash[:12]}")
+    table.add_row("artifacts", _lines(record.artifacts))
+    return table
+
+
+def steps_table(steps: tuple[StepRecord, ...]) -> Table:
+    """One row a step."""
+    table = Table("step", "status", "seconds", "reason", title="steps", title_justify="left")
+    for step in steps:
+        table.add_row(step.name, coloured(step.status), f"{step.seconds:.1f}" if step.attempts else "", step.reason)
+    return table
+
+
+def evaluation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
+    """The model's figures beside every baseline's; none before the evaluate step has ended."""
+    return []
+
+
+def headline(record: RunRecord) -> str:
+    """AUC of the model, as short text."""
+    return ""
+
+
+def coloured(status: str) -> str:
+    """A status in the colour that says whether to look."""
+    colour = COLOURS.get(status)
+    return f"[{colour}]{status}[/{colour}]" if colour else status
+
+
+def _lines(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name} = {value}" for name, value in values.items())

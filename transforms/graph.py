@@ -1,0 +1,181 @@
+"""The one graph: from state bytes, fields and ``now`` to the features that a model sees.
+
+This is the only place in Plumbline that computes a feature. Batch, stream, serving and audits run this code, as a
+tf.Transform ``preprocessing_fn`` when a model is trained and as part of a SavedModel everywhere else.
+
+Rows are padded to a multiple of 16 before any float is computed: TensorFlow's CPU kernels for ``log`` differ by one
+ulp between their vector and scalar paths, and padding keeps every row on the vector path whatever the batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from features import layout
+from transforms.plan import GraphPlan, ReductionPlan, WindowPlan
+
+Tensors = dict[str, tf.Tensor]
+
+ROW_MULTIPLE: Final = 16
+QUANTILES: Final = 10
+_MAX_RECORDS_BITS: Final = 24
+_NOW_COLUMNS: Final = 8
+
+_SEGMENT: Final[dict[str, Callable[..., tf.Tensor]]] = {
+    "sum": tf.math.unsorted_segment_sum,
+    "max": tf.math.unsorted_segment_max,
+    "min": tf.math.unsorted_segment_min,
+}
+_COMBINE: Final[dict[str, Callable[..., tf.Tensor]]] = {"sum": tf.add, "max": tf.maximum, "min": tf.minimum}
+_EMPTY: Final = {"sum": 0, "max": tf.int64.min, "min": tf.int64.max}
+
+
+def input_specs(plan: GraphPlan) -> dict[str, tf.TensorSpec]:
+    """Named inputs of the graph, all of shape (n,): state bytes, ``now`` in microseconds, one for each field."""
+    specs = {"state": tf.TensorSpec([None], tf.string, name="state"), "now": tf.TensorSpec([None], tf.int64, name="now")}
+    for entry in plan.fields:
+        specs[entry.name] = tf.TensorSpec([None], tf.string if entry.dtype == "string" else tf.int64, name=entry.name)
+    return specs
+
+
+def finish(plan: GraphPlan, inputs: Tensors) -> Tensors:
+    """The window graph: finished, unscaled features.
+
+    Args:
+        plan: of the view.
+        inputs: as ``input_specs`` says. Tiles of signals that the plan does not know are passed over.
+    Returns:
+        ``integers`` int64 (n, I), ``finished`` float32 (n, F) with missing values 0, ``logs`` float32 (n, S) the signed
+        logarithms of the scaled columns, ``missing`` float32 (n, M), ``local_hour`` int64 (n,) where the view has one.
+    """
+    rows = tf.size(inputs["now"], out_type=tf.int64)
+    padding = -rows % ROW_MULTIPLE
+    padded = {name: tf.pad(tensor, [[0, padding]]) for name, tensor in inputs.items()}
+    integers = finish_windows(plan.windows, padded["state"], padded["now"])
+    columns, missing = _derive(plan, integers, padded)
+    local_hour = _local_hour(plan, padded)
+    scaled = tf.concat(columns, axis=1)
+    finished = scaled if local_hour is None else tf.concat([scaled, tf.cast(local_hour, tf.float32)[:, None]], axis=1)
+    outputs = {"integers": integers, "finished": finished, "logs": tf.sign(scaled) * tf.math.log1p(tf.abs(scaled))}
+    if plan.optional_names:
+        outputs["missing"] = tf.cast(tf.concat(missing, axis=1), tf.float32)
+    if local_hour is not None:
+        outputs["local_hour"] = local_hour
+    return {name: tensor[:rows] for name, tensor in outputs.items()}
+
+
+def finish_windows(plan: WindowPlan, state: tf.Tensor, now_us: tf.Tensor) -> tf.Tensor:
+    """Finished integers int64 (n, I) of state bytes (n,) at ``now_us`` int64 (n,); an empty window is 0."""
+    key, value, row = _decode(state)
+    series = tf.bitwise.right_shift(key, layout.SERIES_SHIFT)
+    dense = tf.gather(tf.constant(plan.dense_series), tf.minimum(series, len(plan.dense_series) - 1))
+    age = _now_bucket(now_us, row, series) - tf.bitwise.bitwise_and(key, layout.BUCKET_MASK)
+    entry = dense * plan.stride + tf.clip_by_value(age + 1, 0, plan.stride - 1)
+    by = tf.bitwise.bitwise_and(tf.bitwise.right_shift(key, layout.BY_SHIFT), layout.MAX_BY) if plan.has_by else None
+    rows = tf.size(now_us, out_type=tf.int64)
+    cells = [_reduce(reduction, entry, by, row, value, rows) for reduction in plan.reductions]
+    return tf.gather(tf.concat(cells, axis=1), tf.constant(plan.column), axis=1)
+
+
+def make_preprocessing_fn(plan: GraphPlan) -> Callable[[Tensors], Tensors]:
+    """The tf.Transform ``preprocessing_fn`` of a view: the window graph, then scaling learned from training rows.
+
+    Its outputs are ``integers`` and ``finished`` as the window graph gives them, and ``transformed`` float32 (n, T).
+    """
+
+    def preprocessing_fn(inputs: Tensors) -> Tensors:
+        outputs = finish(plan, inputs)
+        blocks = [tft.scale_to_z_score(outputs["logs"], elementwise=True)]
+        if plan.optional_names:
+            blocks.append(outputs["missing"])
+        if plan.view.bucketed:
+            blocks.append(_quantile_ranks(plan, outputs["finished"]))
+        if plan.view.utc_offset:
+            blocks.append(tf.one_hot(outputs["local_hour"], 24))
+        for entry in plan.vocabulary_fields:
+            rank = tft.compute_and_apply_vocabulary(
+                inputs[entry.name], top_k=entry.vocabulary_size, num_oov_buckets=1, vocab_filename=entry.name
+            )
+            # Out of vocabulary is one past the last rank; put it into the last column even if fewer values were seen.
+            unseen = rank >= tf.cast(tft.experimental.get_vocabulary_size_by_name(entry.name), tf.int64)
+            rank = tf.where(unseen, tf.cast(entry.vocabulary_size, tf.int64), rank)
+            blocks.append(tf.one_hot(rank, entry.vocabulary_size + 1))
+        transformed = tf.concat(blocks, axis=1)
+        return {"integers": outputs["integers"], "finished": outputs["finished"], "transformed": transformed}
+
+    return preprocessing_fn
+
+
+def _decode(state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Keys, values and row numbers of all records of all states; headers carry signal id 0, which no plan knows."""
+    records = tf.reshape(tf.io.decode_raw(tf.strings.reduce_join(state), tf.int64), [-1, 2])
+    count = tf.cast(tf.strings.length(state), tf.int64) // layout.RECORD_BYTES
+    start = tf.bitwise.left_shift(tf.range(tf.size(count, out_type=tf.int64)), _MAX_RECORDS_BITS)
+    # One range for each row, starting at row << 24: the high bits are the row number of each record.
+    ranges = tf.raw_ops.RaggedRange(starts=start, limits=start + count, deltas=tf.ones_like(start), Tsplits=tf.int64)
+    return records[:, 0], records[:, 1], tf.bitwise.right_shift(ranges.rt_dense_values, _MAX_RECORDS_BITS)
+
+
+def _now_bucket(now_us: tf.Tensor, row: tf.Tensor, series: tf.Tensor) -> tf.Tensor:
+    """For each record the bucket that ``now`` falls into at the record's resolution; 0 for lifetimes."""
+    buckets = [
+        tf.math.floordiv(now_us, resolution.period_s * layout.US_PER_S) if resolution.period_s else tf.zeros_like(now_us)
+        for resolution in layout.RESOLUTIONS
+    ]
+    buckets += [tf.zeros_like(now_us)] * (_NOW_COLUMNS - len(buckets))
+    resolution = tf.bitwise.bitwise_and(series, _NOW_COLUMNS - 1)
+    return tf.gather(tf.reshape(tf.stack(buckets, axis=1), [-1]), row * _NOW_COLUMNS + resolution)
+
+
+def _reduce(plan: ReductionPlan, entry: tf.Tensor, by: tf.Tensor | None, row: tf.Tensor, value: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Windows of one kind of reduction, (n, rings * width): ring by ring, each added to those inside it."""
+    size = plan.rings * plan.width
+    cell = tf.gather(tf.constant(plan.cell), entry) + row * size
+    rings = _SEGMENT[plan.name](value, cell if by is None else cell + by, rows * size)
+    rings = tf.unstack(tf.reshape(rings, [-1, plan.rings, plan.width]), axis=1)
+    for inner in range(1, plan.rings):
+        rings[inner] = _COMBINE[plan.name](rings[inner], rings[inner - 1])
+    windows = tf.concat(rings, axis=1)
+    return windows if plan.name == "sum" else tf.where(tf.equal(windows, _EMPTY[plan.name]), tf.zeros_like(windows), windows)
+
+
+def _derive(plan: GraphPlan, integers: tf.Tensor, inputs: Tensors) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Float columns in the order of ``scaled_names`` and the masks of the optional ones, each (n, 1) or wider."""
+    position = {name: number for number, name in enumerate(plan.integer_names)}
+    numbers = [position[name] for name in plan.number_names]
+    columns = [tf.cast(tf.gather(integers, numbers, axis=1), tf.float32)]
+    finished = {name: columns[0][:, number : number + 1] for number, name in enumerate(plan.number_names)}
+    missing: dict[str, tf.Tensor] = {name: tf.zeros_like(finished[name], tf.bool) for name in finished}
+    for elapsed in plan.view.elapsed:
+        since = integers[:, position[elapsed.since], None]
+        until = integers[:, position[elapsed.until], None] if elapsed.until else inputs["now"][:, None]
+        absent = tf.logical_or(tf.equal(since, 0), tf.equal(until, 0))
+        seconds = tf.cast(tf.math.floordiv(until - since, layout.US_PER_S), tf.float32)
+        finished[elapsed.name] = tf.where(absent, tf.zeros_like(seconds), seconds)
+        missing[elapsed.name] = absent
+    for ratio in plan.view.ratios:
+        numerator, denominator = finished[ratio.numerator], finished[ratio.denominator]
+        absent = tf.equal(denominator, 0) | missing[ratio.numerator] | missing[ratio.denominator]
+        finished[ratio.name] = tf.math.divide_no_nan(numerator, denominator) * tf.cast(~absent, tf.float32)
+        missing[ratio.name] = absent
+    columns += [finished[name] for name in plan.optional_names]
+    columns += [tf.cast(inputs[name], tf.float32)[:, None] for name in plan.field_number_names]
+    return columns, [missing[name] for name in plan.optional_names]
+
+
+def _local_hour(plan: GraphPlan, inputs: Tensors) -> tf.Tensor | None:
+    if not plan.view.utc_offset:
+        return None
+    local_s = inputs["now"] // layout.US_PER_S + inputs[plan.view.utc_offset] * layout.MINUTE_S
+    return tf.math.floormod(tf.math.floordiv(local_s, layout.HOUR_S), 24)
+
+
+def _quantile_ranks(plan: GraphPlan, finished: tf.Tensor) -> tf.Tensor:
+    """Each bucketed feature's quantile among training rows, from 0 to 1."""
+    chosen = [plan.finished_names.index(name) for name in plan.view.bucketed]
+    rank = tft.bucketize(tf.gather(finished, chosen, axis=1), QUANTILES, elementwise=True)
+    return tf.cast(rank, tf.float32) / (QUANTILES - 1)
