@@ -83,27 +83,28 @@ def change_mood(state: State, population: Population, rng: np.random.Generator, 
 
 
 def draw_activity(
-    state: State, population: Population, day: int, rng: np.random.Generator, scenario: Scenario, world: World
+    state: State, population: Population, day: int, rng: np.random.Generator, scenario: Scenario
 ) -> Activity:
     """Draw one local day's counts.
 
     Sessions are Poisson, an offer is shown in a share of them and clicked in a share of those: three independent Poisson
     counts (clicked; shown, not clicked; not shown) have the same joint law.
     """
+    world = scenario.world
     rate = population.session_rate * np.exp(state.mood) * world.weekday_factors[scenario.weekday(day)]
     rate = np.where(state.quiet, rate * world.quiet_session_factor, rate)
     if scenario.has_drift("engagement", day):
         rate = rate * world.drift_engagement_factor
-    click_share = click_shares(population, day, scenario, world)
+    click_share = click_shares(population, day, scenario)
     clicked = rng.poisson(rate * world.show_share * click_share)
     ignored = rng.poisson(rate * world.show_share * (1 - click_share))
     plain = rng.poisson(rate * (1 - world.show_share))
     return Activity(sessions=clicked + ignored + plain, shown=clicked + ignored, clicked=clicked)
 
 
-def click_shares(population: Population, day: int, scenario: Scenario, world: World) -> Floats:
+def click_shares(population: Population, day: int, scenario: Scenario) -> Floats:
     """Each user's chance to click an offer shown on this local day."""
-    factor = world.drift_conversion_factor if scenario.has_drift("conversion", day) else 1.0
+    factor = scenario.world.drift_conversion_factor if scenario.has_drift("conversion", day) else 1.0
     return population.click_share * factor
 
 

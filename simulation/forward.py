@@ -13,7 +13,7 @@ import numpy as np
 from simulation.behaviour import State, change_mood, draw_activity, remember
 from simulation.hazards import churn_hazard, upgrade_hazard
 from simulation.population import Floats, Ints, Population
-from simulation.scenario import Scenario, World
+from simulation.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Outlook:
 
 
 def look_ahead(
-    state: State, population: Population, users: Ints, day: int, rng: np.random.Generator, scenario_world: tuple[Scenario, World]
+    state: State, population: Population, users: Ints, day: int, rng: np.random.Generator, scenario: Scenario
 ) -> Outlook:
     """Probabilities over the local days ``day`` to ``day + horizon - 1`` for subscribed users at the start of ``day``."""
-    scenario, world = scenario_world
+    world = scenario.world
     replicates = world.truth_replicates
     repeated = np.repeat(users, replicates)
     state, population = state.take(repeated), population.take(repeated)
@@ -38,14 +38,14 @@ def look_ahead(
     waiting = np.ones(len(repeated), dtype=np.bool_)
     upgraded = np.zeros(len(repeated))
     for future_day in range(day, day + world.truth_horizon_days):
-        subscribed = subscribed * (1 - churn_hazard(state, population, future_day, scenario, world))
-        hazard = upgrade_hazard(state, future_day, scenario, world)
+        subscribed = subscribed * (1 - churn_hazard(state, population, future_day, scenario))
+        hazard = upgrade_hazard(state, future_day, scenario)
         upgraded += subscribed * waiting * hazard
         upgrades = rng.random(len(repeated)) < hazard
         waiting &= ~upgrades
         state.plan = state.plan + upgrades
         change_mood(state, population, rng, world)
-        remember(state, draw_activity(state, population, future_day, rng, scenario, world), future_day)
+        remember(state, draw_activity(state, population, future_day, rng, scenario), future_day)
     churn, upgrade = (1 - subscribed).reshape(-1, replicates), upgraded.reshape(-1, replicates)
     return Outlook(
         churn=churn.mean(axis=1),

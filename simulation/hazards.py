@@ -19,11 +19,12 @@ import numpy as np
 
 from simulation.behaviour import MONTH_DAYS, WEEK_DAYS, State
 from simulation.population import Floats, Population
-from simulation.scenario import Scenario, World
+from simulation.scenario import Scenario
 
 
-def churn_hazard(state: State, population: Population, day: int, scenario: Scenario, world: World) -> Floats:
+def churn_hazard(state: State, population: Population, day: int, scenario: Scenario) -> Floats:
     """Chance of each user to cancel on this local day, were they subscribed; shape [users]."""
+    world = scenario.world
     gap = np.minimum(day - 1 - np.maximum(state.last_session_day, population.signup_day), world.churn_gap_cap_days)
     growth = (state.sessions_7d / WEEK_DAYS) / np.maximum(state.sessions_30d / MONTH_DAYS, 1e-9)
     decline = np.where(state.sessions_30d > 0, np.clip(1 - growth, 0, 1), 0.0)
@@ -41,9 +42,11 @@ def churn_hazard(state: State, population: Population, day: int, scenario: Scena
     return np.asarray(np.minimum(hazard, world.churn_cap), dtype=np.float64)
 
 
-def upgrade_hazard(state: State, day: int, scenario: Scenario, world: World) -> Floats:
+def upgrade_hazard(state: State, day: int, scenario: Scenario) -> Floats:
     """Chance of each user to move one plan up on this local day, were they subscribed; shape [users]."""
-    exponent = world.upgrade_per_log_week * np.log1p(state.sessions_7d) + world.upgrade_per_log_clicks * np.log1p(state.clicked_30d)
+    world = scenario.world
+    exponent = world.upgrade_per_log_week * np.log1p(state.sessions_7d)
+    exponent = exponent + world.upgrade_per_log_clicks * np.log1p(state.clicked_30d)
     hazard = np.asarray(world.upgrade_base)[state.plan] * np.exp(exponent)
     if scenario.has_drift("conversion", day):
         hazard = hazard * world.drift_conversion_factor

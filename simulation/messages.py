@@ -18,12 +18,12 @@ MAX_OPEN_DELAY_S = 3 * 3_600.0
 
 
 def play_messages(
-    receiving: Flags, state: State, population: Population, day: int, rng: np.random.Generator, scenario_world: tuple[Scenario, World]
+    receiving: Flags, state: State, population: Population, day: int, rng: np.random.Generator, scenario: Scenario
 ) -> list[Batch]:
     """The day's events ``message_sent`` and ``message_opened`` for the users of the mask ``receiving``."""
-    scenario, world = scenario_world
+    world = scenario.world
     sent, opened = [], []
-    hour_weights = sending_hour_weights(scenario, world)
+    hour_weights = sending_hour_weights(scenario)
     for channel, share in enumerate(world.send_shares):
         users = np.flatnonzero(receiving & (rng.random(len(population)) < share))
         hours = rng.choice(24, size=len(users), p=hour_weights) + rng.random(len(users))
@@ -47,9 +47,9 @@ def open_chance(population: Population, state: State, users: Ints, weekday: int,
     return np.asarray(population.openness[users] * mood * (world.open_floor + (1 - world.open_floor) * closeness))
 
 
-def sending_hour_weights(scenario: Scenario, world: World) -> Floats:
+def sending_hour_weights(scenario: Scenario) -> Floats:
     """Share of messages sent in each local hour, shape [24]."""
     weights = np.ones(24)
     if scenario.sending_hours == "biased":
-        weights[list(world.biased_hours)] = world.biased_weight
+        weights[list(scenario.world.biased_hours)] = scenario.world.biased_weight
     return weights / weights.sum()

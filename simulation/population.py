@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from features.layout import DAY_S
 from simulation.randomness import stream
-from simulation.scenario import Scenario, World
+from simulation.scenario import Scenario
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -63,8 +63,9 @@ class Population:
         return (self.best_hour_weekend if weekday >= 5 else self.best_hour_weekday)[users]
 
 
-def draw_population(scenario: Scenario, world: World) -> Population:
+def draw_population(scenario: Scenario) -> Population:
     """Draw every user's fixed traits."""
+    world = scenario.world
     rng = stream(scenario.seed, "population")
     users = scenario.users
     place = rng.choice(len(PLACES), size=users, p=np.array([entry[3] for entry in PLACES]))
@@ -76,7 +77,7 @@ def draw_population(scenario: Scenario, world: World) -> Population:
         region=np.array([REGIONS.index(entry[1]) for entry in PLACES])[place],
         utc_offset_minutes=np.array([entry[2] for entry in PLACES])[place],
         platform=rng.choice(len(world.platforms), size=users, p=np.array(world.platform_shares)),
-        signup_day=_draw_signup_days(rng, scenario, world),
+        signup_day=_draw_signup_days(rng, scenario),
         signup_second=rng.integers(6 * 3_600, DAY_S - 3_600, users),
         signup_plan=rng.choice(len(world.plan_shares), size=users, p=np.array(world.plan_shares)),
         session_rate=world.session_rate_median * np.exp(world.session_rate_sigma * rng.standard_normal(users)),
@@ -89,8 +90,9 @@ def draw_population(scenario: Scenario, world: World) -> Population:
     )
 
 
-def _draw_signup_days(rng: np.random.Generator, scenario: Scenario, world: World) -> Ints:
+def _draw_signup_days(rng: np.random.Generator, scenario: Scenario) -> Ints:
     """Local signup days; tenures at the start lean towards the recent, as they do where people leave."""
+    world = scenario.world
     before = rng.random(scenario.users) < world.share_before_start
     tenure = 1 + (world.oldest_tenure_days - 1) * rng.random(scenario.users) ** 2
     after = rng.integers(0, scenario.days, scenario.users)

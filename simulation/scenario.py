@@ -22,53 +22,6 @@ MAX_USERS: Final = 10_000_000
 
 
 @dataclass(frozen=True)
-class Scenario:
-    """One simulation: how many users and days, which seed, and which drift from which day.
-
-    ``day`` counts local days from ``start``; ``drift_day`` is the first local day with drift, or None for no drift.
-    ``truth_users`` users are followed for true 30-day probabilities.
-    """
-
-    users: int
-    days: int
-    seed: int
-    start: date = MONDAY
-    drift_day: int | None = None
-    drift_kind: str = "engagement"
-    sending_hours: str = "uniform"
-    truth_users: int = 1_000
-
-    def __post_init__(self) -> None:
-        _require_range("users", self.users, 1, MAX_USERS)
-        _require_range("days", self.days, 1, 3_650)
-        _require_range("seed", self.seed, 0, (1 << 63) - 1)
-        _require_range("truth_users", self.truth_users, 0, MAX_USERS)
-        if self.drift_day is not None:
-            _require_range("drift_day", self.drift_day, 0, self.days - 1)
-        _require_one_of("drift_kind", self.drift_kind, DRIFT_KINDS)
-        _require_one_of("sending_hours", self.sending_hours, SENDING_HOURS)
-
-    @property
-    def start_us(self) -> int:
-        """Midnight UTC of the first day, in microseconds since 1970."""
-        midnight = datetime(self.start.year, self.start.month, self.start.day, tzinfo=UTC)
-        return int(midnight.timestamp()) * US_PER_S
-
-    @property
-    def end_us(self) -> int:
-        """Midnight UTC after the last day: the log holds what had been ingested before it."""
-        return self.start_us + self.days * DAY_S * US_PER_S
-
-    def weekday(self, day: int) -> int:
-        """Weekday of a simulated local day, Monday is 0."""
-        return (self.start.weekday() + day) % 7
-
-    def has_drift(self, kind: str, day: int) -> bool:
-        """Whether drift of this kind is on during a local day."""
-        return self.drift_day is not None and self.drift_kind == kind and day >= self.drift_day
-
-
-@dataclass(frozen=True)
 class World:
     """Constants of the simulated world; docs/simulator.md explains the model they belong to."""
 
@@ -157,6 +110,54 @@ class World:
     drift_unit_divisor: int = 1_000
     drift_churn_factor: float = 2.5
     drift_conversion_factor: float = 0.3
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One simulation: how many users and days, which seed, and which drift from which day.
+
+    ``day`` counts local days from ``start``; ``drift_day`` is the first local day with drift, or None for no drift.
+    ``truth_users`` users are followed for true 30-day probabilities. ``world`` holds the constants.
+    """
+
+    users: int
+    days: int
+    seed: int
+    start: date = MONDAY
+    drift_day: int | None = None
+    drift_kind: str = "engagement"
+    sending_hours: str = "uniform"
+    truth_users: int = 1_000
+    world: World = World()
+
+    def __post_init__(self) -> None:
+        _require_range("users", self.users, 1, MAX_USERS)
+        _require_range("days", self.days, 1, 3_650)
+        _require_range("seed", self.seed, 0, (1 << 63) - 1)
+        _require_range("truth_users", self.truth_users, 0, MAX_USERS)
+        if self.drift_day is not None:
+            _require_range("drift_day", self.drift_day, 0, self.days - 1)
+        _require_one_of("drift_kind", self.drift_kind, DRIFT_KINDS)
+        _require_one_of("sending_hours", self.sending_hours, SENDING_HOURS)
+
+    @property
+    def start_us(self) -> int:
+        """Midnight UTC of the first day, in microseconds since 1970."""
+        midnight = datetime(self.start.year, self.start.month, self.start.day, tzinfo=UTC)
+        return int(midnight.timestamp()) * US_PER_S
+
+    @property
+    def end_us(self) -> int:
+        """Midnight UTC after the last day: the log holds what had been ingested before it."""
+        return self.start_us + self.days * DAY_S * US_PER_S
+
+    def weekday(self, day: int) -> int:
+        """Weekday of a simulated local day, Monday is 0."""
+        return (self.start.weekday() + day) % 7
+
+    def has_drift(self, kind: str, day: int) -> bool:
+        """Whether drift of this kind is on during a local day."""
+        return self.drift_day is not None and self.drift_kind == kind and day >= self.drift_day
 
 
 def _require_range(name: str, value: int, low: int, high: int) -> None:

@@ -21,13 +21,13 @@ MIN_SESSION_MS: Final = 5_000
 
 
 def play_sessions(
-    activity: Activity, state: State, population: Population, day: int, rng: np.random.Generator, scenario_world: tuple[Scenario, World]
+    activity: Activity, state: State, population: Population, day: int, rng: np.random.Generator, scenario: Scenario
 ) -> list[Batch]:
     """The day's events ``session``, ``offer_shown`` and ``offer_clicked``.
 
     A session's event_time is its end; offers lie within the session.
     """
-    scenario, world = scenario_world
+    world = scenario.world
     users = np.repeat(np.arange(len(population)), activity.sessions)
     rank = np.arange(len(users)) - np.repeat(np.cumsum(activity.sessions) - activity.sessions, activity.sessions)
     start_us = local_time_us(scenario, population, day, users, _draw_seconds(rng, population, users, scenario.weekday(day)))
@@ -36,7 +36,7 @@ def play_sessions(
     logged_ms = duration_ms // world.drift_unit_divisor if scenario.has_drift("unit", day) else duration_ms
     session = make_batch("session", users, start_us + duration_ms * 1_000, duration_ms=logged_ms, platform=platform)
     shown, clicked = rank < activity.shown[users], rank < activity.clicked[users]
-    share = click_shares(population, day, scenario, world)[users]
+    share = click_shares(population, day, scenario)[users]
     offer = _draw_offers(rng, share, clicked, world)
     shown_us = start_us + (0.5 * rng.random(len(users)) * duration_ms * 1_000).astype(np.int64)
     clicked_us = shown_us + (0.4 * rng.random(len(users)) * duration_ms * 1_000).astype(np.int64)

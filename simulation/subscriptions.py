@@ -10,7 +10,7 @@ from features.layout import DAY_S, US_PER_S
 from simulation.batch import Batch, local_time_us, make_batch
 from simulation.behaviour import State
 from simulation.population import Flags, Floats, Ints, Population
-from simulation.scenario import Scenario, World
+from simulation.scenario import Scenario
 
 NEVER_DAY = 1_000_000
 NEVER_US = -1
@@ -72,10 +72,10 @@ def play_cancellations(
 
 
 def play_upgrades(
-    subscriptions: Subscriptions, state: State, population: Population, day: int, moving: tuple[Flags, Floats], scenario_world: tuple[Scenario, World]
+    subscriptions: Subscriptions, state: State, population: Population, day: int, moving: tuple[Flags, Floats], scenario: Scenario
 ) -> Batch:
     """``upgrade`` one plan up, charged at once; the billing cycle starts again."""
-    scenario, world = scenario_world
+    world = scenario.world
     moves, position = moving
     users = np.flatnonzero(moves)
     time_us = local_time_us(scenario, population, day, users, position[users] * DAY_S)
@@ -89,13 +89,13 @@ def play_upgrades(
 
 
 def play_payments(
-    subscriptions: Subscriptions, state: State, population: Population, day: int, rng: np.random.Generator, scenario_world: tuple[Scenario, World]
+    subscriptions: Subscriptions, state: State, population: Population, day: int, rng: np.random.Generator, scenario: Scenario
 ) -> list[Batch]:
     """The day's events ``payment`` (every 30 days of a paid plan) and the ``refund`` of some, 1 to 5 days later.
 
     A refund may come after the cancellation: it is the company's act.
     """
-    scenario, world = scenario_world
+    world = scenario.world
     paid_days = day - subscriptions.paid_since_day
     due = subscriptions.subscribed & (paid_days >= 0) & (paid_days % world.billing_days == 0)
     due &= (paid_days > 0) | (subscriptions.upgrade_day == NEVER_DAY)
