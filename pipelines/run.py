@@ -100,24 +100,31 @@ def conclude(record: RunRecord, root: Path, error: str) -> RunRecord:
         evaluation=_evaluation(results),
         artifacts={f"{step}/{name}": path for step, result in results.items() for name, path in result.paths.items()},
     )
-    gate = results["gate"].parameters if "gate" in results else {}
-    record = replace(record, decision=gate.get("decision", ""), reason=gate.get("reason", ""))
+    if "gate" in results:
+        decision = results["gate"].parameters["Output"]
+        record = replace(record, decision=decision, reason=_metadata(results, "gate", "report").get("reason", ""))
     failed = failed_step(record.steps)
     if failed is not None or error:
-        line = explain(
-            "pipeline step failed", which=f"{failed.name if failed else record.pipeline} of run {record.run_id}",
-            expected="success", got=failed.reason if failed else error, next_step=f"read {root.parent / LOG_FILE}",
-        )  # fmt: skip
-        return replace(record, status="failed", error=line)
+        return replace(record, status="failed", error=_explain_failure(record, root, failed, error))
     if record.decision != "blessed":
         return replace(record, status="not blessed")
+    if "register" not in results:
+        # KFP's local runner takes a condition that it cannot read for a false one, and says so in its log alone.
+        return replace(record, status="failed", error=_explain_failure(record, root, StepRecord("register"), "it was skipped"))
     return replace(record, status="succeeded", registered_version=int(results["register"].parameters["Output"]))
+
+
+def _explain_failure(record: RunRecord, root: Path, step: StepRecord | None, error: str) -> str:
+    return explain(
+        "pipeline step failed", which=f"{step.name if step else record.pipeline} of run {record.run_id}", expected="success",
+        got=step.reason if step and step.reason else error, next_step=f"read {root.parent / LOG_FILE}",
+    )  # fmt: skip
 
 
 def read_results(root: Path) -> dict[str, StepResult]:
     """Results of the steps that ended well, from the files that KFP's executor writes, by step name."""
     results = {}
-    for path in sorted(root.glob("*/*/executor_output.json")):
+    for path in sorted(root.rglob("executor_output.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         artifacts = {name: entry["artifacts"][0] for name, entry in content.get("artifacts", {}).items()}
         results[path.parent.name] = StepResult(

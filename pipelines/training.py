@@ -34,7 +34,8 @@ def training(model: str, workspace: str, known_at_us: int, seed: int = 0, run_id
     TENSOR.apply(evaluation)
     decision = gate(model=model, evaluation=evaluation.outputs["evaluation"])
     LIGHT.apply(decision)
-    with dsl.If(decision.outputs["decision"] == "blessed", name="blessed"):
+    # KFP's local runner reads a condition on a step's one unnamed output; a named one it takes for false.
+    with dsl.If(decision.outputs["Output"] == "blessed", name="blessed"):
         registration = register(
             model=model, workspace=workspace, run_id=run_id, graph=graph.outputs["graph"],
             network=network.outputs["network"], evaluation=evaluation.outputs["evaluation"],
