@@ -28,12 +28,13 @@ def test_the_feature_contract_imports_here_too():
 
 
 def test_a_shifted_sample_is_drift_and_the_same_law_is_not():
-    # 200 evenly spaced quantiles of U(0, 1) against the same quantiles moved by 0.5: the two-sample KS distance is 0.5,
-    # far over the 0.136 that p = 0.05 needs at n = m = 200; against themselves, interleaved, it is 1 / 200.
+    # 200 evenly spaced quantiles, step s = 1/200. Moved by 100 s less a quarter step (so that no two points tie), exactly
+    # 100 reference points lie below the first moved one, and from there both rise in turn: the KS distance is 100/200,
+    # far over the 0.136 that p = 0.05 needs at n = m = 200. Moved by a quarter step they interleave: 1/200.
     reference = ((np.arange(200) + 0.5) / 200)[:, None]
     detector = KSDrift(reference, p_val=0.05)
 
-    shifted = detector.predict(reference + 0.5)["data"]
+    shifted = detector.predict(reference + (100 - 0.25) / 200)["data"]
     same = detector.predict(reference + 0.25 / 200)["data"]
 
     assert shifted["is_drift"] == 1

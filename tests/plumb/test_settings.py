@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from plumb.errors import SettingsError
+from plumb.settings import Settings, prepare_native_libraries, read_settings
+
+
+def test_nothing_given_means_the_folder_workspace():
+    assert read_settings({}) == Settings(Path("workspace"))
+
+
+def test_only_our_prefix_is_looked_at():
+    assert read_settings({"HOME": "/root", "PLUMBER": "x"}) == Settings(Path("workspace"))
+
+
+def test_the_current_folder_may_be_a_workspace():
+    assert read_settings({"PLUMB_WORKSPACE": "."}).workspace_root == Path(".")
+
+
+def test_an_empty_variable_is_refused():
+    with pytest.raises(SettingsError, match="empty setting: PLUMB_WORKSPACE"):
+        read_settings({"PLUMB_WORKSPACE": ""})
+
+
+def test_an_unknown_key_of_ours_is_refused_even_where_the_option_is_given():
+    with pytest.raises(SettingsError, match="PLUMB_WORKSPCE"):
+        read_settings({"PLUMB_WORKSPCE": "x"}, workspace=Path("w"))
+
+
+def test_a_file_is_no_workspace(tmp_path):
+    file = tmp_path / "notes.txt"
+    file.touch()
+    with pytest.raises(SettingsError, match="workspace is not a folder"):
+        read_settings({}, workspace=file)
+
+
+def test_the_kernels_are_forced_and_the_log_level_only_defaulted():
+    environment = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "0"}
+    prepare_native_libraries(environment)
+    assert environment["TF_ENABLE_ONEDNN_OPTS"] == "0"
+    assert environment["TF_CPP_MIN_LOG_LEVEL"] == "0"
+
+
+def test_the_entry_sets_the_kernels_before_tensorflow_can_load():
+    script = (
+        "import os, sys; sys.argv = ['plumb', '--version']\n"
+        "from plumb.app import main\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    print(os.environ['TF_ENABLE_ONEDNN_OPTS'], 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "0 False"
