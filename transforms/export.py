@@ -1,0 +1,143 @@
+"""Export graphs as SavedModels with named inputs, for any runtime that serves a SavedModel.
+
+``export_model`` puts the fitted graph and a network into one artifact; ``export_window_graph`` writes a view's
+analyzer-free window graph. Every variable and table is tracked by the saved module itself, so that loaders which restore
+by name (the TF1 loader, TF Serving) find them as the Python loader does.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from features.declarations import Catalog, View
+from features.errors import explain
+from transforms.errors import GraphError
+from transforms.graph import Tensors, finish, input_specs
+from transforms.plan import GraphPlan, plan_graph
+
+SAVED_MODEL: Final = "saved_model"
+MODEL_RECORD: Final = "model.json"
+Arrays = dict[str, NDArray[Any]]
+Finisher = Callable[[pa.Table], Arrays]
+
+
+class ServedModel(tf.Module):  # type: ignore[misc]
+    """Graph and network as one module with two signatures."""
+
+    def __init__(self, graph: Any, network: keras.Model, specs: dict[str, tf.TensorSpec]) -> None:
+        super().__init__()
+        self.graph = graph
+        self.network = network
+        # Keras 3 keeps its variables out of tf.Module's sight; loaders that restore by name need them here.
+        self.tracked = [variable.value for variable in network.variables]
+        self.serve = tf.function(self._serve, input_signature=[specs])
+        self.explain = tf.function(self._explain, input_signature=[specs])
+
+    def _serve(self, inputs: Tensors) -> Tensors:
+        return {"score": self._score(self.graph.transform_fn(inputs)["transformed"])}
+
+    def _explain(self, inputs: Tensors) -> Tensors:
+        outputs = self.graph.transform_fn(inputs)
+        return {**{name: outputs[name] for name in ("integers", "finished", "transformed")}, "score": self._score(outputs["transformed"])}
+
+    def _score(self, transformed: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(self.network(transformed, training=False), [-1])
+
+
+class WindowGraph(tf.Module):  # type: ignore[misc]
+    """A view's finished, unscaled features."""
+
+    def __init__(self, plan: GraphPlan) -> None:
+        super().__init__()
+        self._plan = plan
+        self.serve = tf.function(self._serve, input_signature=[input_specs(plan)])
+
+    def _serve(self, inputs: Tensors) -> Tensors:
+        outputs = finish(self._plan, inputs)
+        return {"integers": outputs["integers"], "finished": outputs["finished"]}
+
+
+def export_model(graph_dir: Path, network_path: Path, out_dir: Path) -> None:
+    """Write graph and network as one SavedModel.
+
+    Args:
+        graph_dir: what ``fit.fit_graph`` wrote.
+        network_path: a ``.keras`` file with one input (n, T) and one output (n, 1).
+        out_dir: gets ``saved_model/`` with the signatures ``serving_default`` (inputs by name -> ``score`` float32 (n,))
+            and ``features`` (the same inputs -> integers, finished, transformed, score), and ``model.json``.
+
+    Raises:
+        GraphError: the network does not take what the graph gives.
+    """
+    record = json.loads((graph_dir / "graph.json").read_text())
+    network = keras.saving.load_model(network_path)
+    width = len(record["transformed_names"])
+    if tuple(network.input_shape) != (None, width):
+        raise GraphError(
+            explain("network does not fit its graph", which=str(network_path), expected=f"inputs of shape (n, {width})",
+                    got=str(network.input_shape), next_step="train the network on the features of this graph")
+        )  # fmt: skip
+    module = ServedModel(tf.saved_model.load(str(graph_dir / "transform_fn")), network, _specs_of(record))
+    partial = out_dir / f"{SAVED_MODEL}.partial"
+    tf.saved_model.save(module, str(partial), signatures={"serving_default": module.serve, "features": module.explain})
+    shutil.rmtree(out_dir / SAVED_MODEL, ignore_errors=True)
+    partial.rename(out_dir / SAVED_MODEL)
+    (out_dir / MODEL_RECORD).write_text(json.dumps(record, indent=2))
+
+
+def export_window_graph(catalog: Catalog, view: View, out_dir: Path) -> None:
+    """Write a view's window graph as a SavedModel with one signature: inputs by name -> integers, finished."""
+    module = WindowGraph(plan_graph(catalog, view))
+    tf.saved_model.save(module, str(out_dir), signatures={"serving_default": module.serve})
+
+
+def load_finisher(saved_model: Path, plan: GraphPlan) -> Finisher:
+    """A saved graph as a function from rows to arrays by output name.
+
+    Args:
+        saved_model: written by ``export_window_graph``, ``export_model`` or tf.Transform.
+        plan: of the same view.
+    Returns:
+        A function of an Arrow table with the columns ``state``, ``now`` and every field; missing fields get defaults.
+    """
+    loaded = tf.saved_model.load(str(saved_model))
+    signatures = loaded.signatures
+    function = loaded.transform_fn if hasattr(loaded, "transform_fn") else None
+    signature = None if function else signatures["features" if "features" in signatures else "serving_default"]
+
+    def finish_rows(rows: pa.Table) -> Arrays:
+        inputs = {name: tf.constant(values) for name, values in graph_inputs(rows, plan).items()}
+        outputs = function(inputs) if function else signature(**inputs)
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    finish_rows.keep = loaded  # type: ignore[attr-defined]
+    return finish_rows
+
+
+def graph_inputs(rows: pa.Table, plan: GraphPlan) -> Arrays:
+    """Columns of training or state rows as the graph's named inputs; nulls and absent fields become defaults."""
+    inputs: Arrays = {
+        "state": np.array(rows["state"].to_pylist(), dtype=object),
+        "now": rows["now"].cast(pa.int64()).to_numpy(),
+    }
+    for entry in plan.fields:
+        present = entry.name in rows.column_names
+        values = rows[entry.name].fill_null(entry.default).to_pylist() if present else [entry.default] * rows.num_rows
+        inputs[entry.name] = np.array(values, dtype=object if entry.dtype == "string" else np.int64)
+    return inputs
+
+
+def _specs_of(record: dict[str, Any]) -> dict[str, tf.TensorSpec]:
+    dtypes = {"state": "string", "now": "int64"}
+    dtypes |= {entry["name"]: entry["dtype"] for entry in (*record["profile_fields"], *record["request_fields"])}
+    return {name: tf.TensorSpec([None], tf.dtypes.as_dtype(dtype), name=name) for name, dtype in dtypes.items()}
