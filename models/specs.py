@@ -1,0 +1,202 @@
+"""What a model is: label, population, cutoffs, network, baselines and what it takes to be blessed.
+
+A spec is frozen data. Everything else in this room is a function of a spec and of rows, so a new model is a new spec.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, Literal
+
+from features.declarations import Condition
+from features.errors import explain
+from features.layout import DAY_S
+from models.errors import SpecError
+
+Metric = Literal["auc", "log_loss", "calibration_error"]
+
+METRICS: Final[tuple[Metric, ...]] = ("auc", "log_loss", "calibration_error")
+SPEC_MODULES: Final = ("churn",)
+"""Modules of this room that hold specs, each a tuple ``SPECS``, in the order they are listed."""
+
+HIGHER_IS_BETTER: Final[dict[str, bool]] = {"auc": True, "log_loss": False, "calibration_error": False}
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """What is predicted for a row at (entity, now).
+
+    Attributes:
+        outcome: event types that count as the outcome.
+        horizon_s: the outcome counts if its event_time is in (now, now + horizon_s].
+        positive: ``occurs`` labels a row 1 if the outcome happens within the horizon, ``absent`` if it does not.
+        label_delay_s: how long after it happened an outcome may still arrive; a row is matured once horizon and
+            delay have passed.
+        where: conditions that every outcome event must meet (an exclusion is a condition on what remains).
+    """
+
+    outcome: tuple[str, ...]
+    horizon_s: int
+    positive: Literal["occurs", "absent"]
+    label_delay_s: int
+    where: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True)
+class Population:
+    """Who gets a row at a cutoff, from what was known by then.
+
+    An entity is in once an ``entered_by`` event is known, out once a ``left_by`` event is known that is not older than
+    the newest known entry, and in again with a newer entry. With ``active_within_s`` the newest known entry must also be
+    no older than that many seconds.
+    """
+
+    entered_by: tuple[str, ...]
+    left_by: tuple[str, ...] = ()
+    active_within_s: int | None = None
+
+
+@dataclass(frozen=True)
+class CutoffPlan:
+    """When rows are drawn.
+
+    Attributes:
+        every_s: distance of the base dates, whole days.
+        most: how many base dates at most, the newest ones.
+        warm_up_s: no base date sooner than this after the first event is known.
+        validation_share: share of entities held out for early stopping and calibration. They are whole entities: the
+            label windows of one entity's rows overlap, so a later row of a trained entity would be no fresh evidence.
+        rows_at_most: larger draws are thinned by a hash of (entity, base date), test rows excepted.
+    """
+
+    every_s: int
+    most: int = 60
+    warm_up_s: int = 60 * DAY_S
+    validation_share: float = 0.2
+    rows_at_most: int = 120_000
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A small feed-forward network: the mean logit of ``members`` equal stacks of ``hidden`` units, then calibration."""
+
+    hidden: tuple[int, ...] = (32, 16)
+    members: int = 4
+    dropout: float = 0.2
+    weight_decay: float = 1e-4
+    learning_rate: float = 2e-3
+    epochs: int = 40
+    patience: int = 4
+    batch_size: int = 512
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows whose finished feature is in [low, high]; reports show every slice apart."""
+
+    name: str
+    feature: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What blessing takes, on the test rows.
+
+    Attributes:
+        metric: which figure is compared.
+        must_beat: baselines that the model must beat: the paired interval of the gain lies above zero.
+        must_match: baselines that may not be better than the model by more than noise and ``margin``: blessing is
+            refused where the whole interval of the gain lies below ``-margin``.
+        margin: in units of the metric.
+        max_calibration_error: upper bound of the model's expected calibration error (its point value).
+    """
+
+    metric: Metric = "log_loss"
+    must_beat: tuple[str, ...] = ("prior", "recency")
+    must_match: tuple[str, ...] = ("lightgbm",)
+    margin: float = 0.005
+    max_calibration_error: float = 0.05
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model.
+
+    Attributes:
+        name: as it is trained, registered and served.
+        title: one line for people.
+        catalog, view: whose features it reads.
+        recency: finished feature of the rule of thumb; 0 means that it is missing.
+        baselines: names of ``models.baselines``.
+        refit: after the evaluated network, train the served one by the same recipe on all matured rows. The evaluated
+            one knows nothing of the last horizon before the test cutoff; where a season matters, that is worth much.
+    """
+
+    name: str
+    title: str
+    catalog: str
+    view: str
+    label: LabelSpec
+    population: Population
+    cutoffs: CutoffPlan
+    recency: str
+    network: NetworkSpec = NetworkSpec()
+    baselines: tuple[str, ...] = ("prior", "recency", "lightgbm")
+    gate: Gate = Gate()
+    slices: tuple[Slice, ...] = ()
+    refit: bool = True
+
+
+@cache
+def all_specs() -> dict[str, ModelSpec]:
+    """Every shipped spec by name: in the order of ``SPEC_MODULES``.
+
+    Raises:
+        SpecError: two specs share a name, or one contradicts itself.
+    """
+    found: dict[str, ModelSpec] = {}
+    for module in SPEC_MODULES:
+        for spec in importlib.import_module(f"models.{module}").SPECS:
+            _require(spec.name not in found, spec, "a name of its own", "a name taken by another spec")
+            _check(spec)
+            found[spec.name] = spec
+    return found
+
+
+def load_spec(name: str) -> ModelSpec:
+    """The spec of a model.
+
+    Raises:
+        SpecError: there is none of that name.
+
+    Example:
+        >>> load_spec("churn").label.positive
+        'occurs'
+    """
+    specs = all_specs()
+    if name in specs:
+        return specs[name]
+    raise SpecError(
+        explain("unknown model", which=repr(name), expected=f"one of {', '.join(specs)}", got=repr(name),
+                next_step="correct the name; `plumb models specs` lists them")
+    )  # fmt: skip
+
+
+def _check(spec: ModelSpec) -> None:
+    _require(spec.label.horizon_s > 0 <= spec.label.label_delay_s, spec, "a positive horizon and no negative delay", str(spec.label))
+    _require(spec.cutoffs.every_s > 0 == spec.cutoffs.every_s % DAY_S, spec, "base dates whole days apart", f"{spec.cutoffs.every_s} s")
+    _require(0 < spec.cutoffs.validation_share < 1, spec, "a validation share within (0, 1)", str(spec.cutoffs.validation_share))
+    named = {*spec.gate.must_beat, *spec.gate.must_match}
+    _require(named <= set(spec.baselines), spec, f"gate baselines among {', '.join(spec.baselines)}", ", ".join(sorted(named)))
+    _require(spec.gate.metric in METRICS, spec, f"one of {', '.join(METRICS)}", spec.gate.metric)
+
+
+def _require(holds: bool, spec: ModelSpec, expected: str, got: str) -> None:
+    if not holds:
+        raise SpecError(
+            explain("model spec contradicts itself", which=repr(spec.name), expected=expected, got=got, next_step="correct the spec")
+        )
