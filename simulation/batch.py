@@ -53,13 +53,24 @@ class Batch:
 def make_batch(event_type: str, user: Ints, time_us: Ints, **values: npt.NDArray[np.integer]) -> Batch:
     """Events of one type; ``values`` are columns of ``Batch``, the others are null."""
     rows = len(user)
-    columns: dict[str, npt.NDArray[np.integer]] = {
-        name: values[name].astype(np.int64) if name in values else np.full(rows, NO_VALUE) for name in ("duration_ms", "amount_cents")
-    }
-    for name in ("channel", "platform", "plan", "offer"):
-        columns[name] = values[name].astype(np.int16) if name in values else np.full(rows, NO_CODE, dtype=np.int16)
-    kind = np.full(rows, EVENT_TYPE_CODES[event_type], dtype=np.int16)
-    return Batch(user=user, event_type=kind, time_us=time_us, **columns)
+
+    def value(name: str) -> Ints:
+        return values[name].astype(np.int64) if name in values else np.full(rows, NO_VALUE)
+
+    def code(name: str) -> Codes:
+        return values[name].astype(np.int16) if name in values else np.full(rows, NO_CODE, dtype=np.int16)
+
+    return Batch(
+        user=user,
+        event_type=np.full(rows, EVENT_TYPE_CODES[event_type], dtype=np.int16),
+        time_us=time_us,
+        duration_ms=value("duration_ms"),
+        amount_cents=value("amount_cents"),
+        channel=code("channel"),
+        platform=code("platform"),
+        plan=code("plan"),
+        offer=code("offer"),
+    )
 
 
 def join_batches(batches: list[Batch]) -> Batch:
@@ -67,9 +78,7 @@ def join_batches(batches: list[Batch]) -> Batch:
     return Batch(**{field.name: np.concatenate([getattr(batch, field.name) for batch in batches]) for field in fields(Batch)})
 
 
-def local_time_us(
-    scenario: Scenario, population: Population, day: int, users: Ints, second: npt.NDArray[np.floating]
-) -> Ints:
+def local_time_us(scenario: Scenario, population: Population, day: int, users: Ints, second: npt.NDArray[np.floating]) -> Ints:
     """UTC microseconds of a second of a local day, for each user's own offset.
 
     On the day of signup the seconds are squeezed into what is left of the day after the signup.

@@ -82,9 +82,7 @@ def change_mood(state: State, population: Population, rng: np.random.Generator, 
     state.quiet = np.where(state.quiet, chance >= world.quiet_exit, chance < population.quiet_entry)
 
 
-def draw_activity(
-    state: State, population: Population, day: int, rng: np.random.Generator, scenario: Scenario
-) -> Activity:
+def draw_activity(state: State, population: Population, day: int, rng: np.random.Generator, scenario: Scenario) -> Activity:
     """Draw one local day's counts.
 
     Sessions are Poisson, an offer is shown in a share of them and clicked in a share of those: three independent Poisson

@@ -7,7 +7,7 @@ Both are evaluated at the start of a local day from what happened before it, wit
     decline    1 - (week / 7) / (month / 30), from 0 (steady or growing) to 1 (stopped); 0 without sessions
     click_rate (clicked + 1) / (shown + 6) over the last 30 days
 
-    churn   = base[plan] * exp(0.11 gap - 0.42 log(1 + week) + 1.1 decline - 3 click_rate + 0.5 [tenure < 30 days])
+    churn   = base[plan] * exp(0.2 gap - 0.8 log(1 + week) + 1.1 decline - 6 click_rate + 0.5 [tenure < 30 days])
     upgrade = base[plan] * exp(0.45 log(1 + week) + 0.9 log(1 + clicked))
 
 both capped; the coefficients are those of ``simulation.scenario.World``.

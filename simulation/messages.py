@@ -52,4 +52,5 @@ def sending_hour_weights(scenario: Scenario) -> Floats:
     weights = np.ones(24)
     if scenario.sending_hours == "biased":
         weights[list(scenario.world.biased_hours)] = scenario.world.biased_weight
-    return weights / weights.sum()
+    shares: Floats = weights / weights.sum()
+    return shares

@@ -20,7 +20,8 @@ REGIONS: Final = ("eu", "us")
 PLACES: Final = (
     # country, region, minutes east of UTC, share of users
     ("DE", "eu", 60, 0.14), ("FR", "eu", 60, 0.12), ("ES", "eu", 60, 0.08), ("GB", "eu", 0, 0.12), ("FI", "eu", 120, 0.04),
-    ("US", "us", -300, 0.20), ("US", "us", -360, 0.10), ("US", "us", -480, 0.10), ("CA", "us", -300, 0.05), ("MX", "us", -360, 0.05),
+    ("US", "us", -300, 0.20), ("US", "us", -360, 0.10), ("US", "us", -480, 0.10),
+    ("CA", "us", -300, 0.05), ("MX", "us", -360, 0.05),
 )  # fmt: skip
 COUNTRIES: Final = tuple(sorted({place[0] for place in PLACES}))
 MIN_UTC_OFFSET_MINUTES: Final = min(place[2] for place in PLACES)

@@ -41,13 +41,13 @@ class World:
     offers: int = 12
 
     # Sessions.
-    session_rate_median: float = 1.35  # a day, in an active mood
-    session_rate_sigma: float = 0.55
+    session_rate_median: float = 1.1  # a day, in an active mood
+    session_rate_sigma: float = 0.9
     mood_persistence: float = 0.96  # AR(1) a day
     mood_sigma: float = 0.45
     quiet_entry_mean: float = 0.018  # chance a day to fall quiet, gamma across users
-    quiet_exit: float = 0.055
-    quiet_session_factor: float = 0.05
+    quiet_exit: float = 0.03
+    quiet_session_factor: float = 0.03
     weekday_factors: tuple[float, ...] = (0.95, 0.93, 0.93, 0.97, 1.0, 1.15, 1.07)
     duration_median_ms: int = 360_000
     duration_sigma: float = 0.8
@@ -67,14 +67,14 @@ class World:
     biased_weight: float = 10.0
 
     # Churn hazard a day.
-    churn_base: tuple[float, ...] = (0.0070, 0.0042, 0.0022)  # free, basic, pro
-    churn_per_gap_day: float = 0.11
+    churn_base: tuple[float, ...] = (0.0118, 0.0044, 0.0015)  # free, basic, pro
+    churn_per_gap_day: float = 0.20
     churn_gap_cap_days: int = 21
-    churn_per_log_week: float = -0.42
+    churn_per_log_week: float = -0.8
     churn_decline: float = 1.1
-    churn_click_rate: float = -3.0
+    churn_click_rate: float = -6.0
     churn_new_user: float = 0.5  # first 30 days of tenure
-    churn_cap: float = 0.15
+    churn_cap: float = 0.20
 
     # Upgrade hazard a day: free to basic, basic to pro, pro to nothing.
     upgrade_base: tuple[float, ...] = (0.00045, 0.00022, 0.0)

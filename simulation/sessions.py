@@ -79,4 +79,5 @@ def _draw_offers(rng: np.random.Generator, share: Floats, clicked: npt.NDArray[n
     chance = share[:, None] * appeal
     weights = np.where(clicked[:, None], chance, 1 - chance)
     edges = np.cumsum(weights, axis=1)
-    return np.asarray((rng.random(len(share)) * edges[:, -1])[:, None] > edges).sum(axis=1)
+    drawn: Ints = (rng.random((len(share), 1)) * edges[:, -1:] > edges).sum(axis=1)
+    return drawn

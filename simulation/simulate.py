@@ -10,7 +10,6 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.layout import DAY_S, HOUR_S, US_PER_S
@@ -26,7 +25,14 @@ from simulation.subscriptions import Subscriptions, play_signups, signup_times_u
 from simulation.tables import accounts_table, number_names
 from simulation.truth import TruthWriter, users_table
 
-FILES = ("events.parquet", "accounts.parquet", "truth_users.parquet", "truth_daily.parquet", "truth_outlook.parquet", "truth.json")
+FILES = (
+    "events.parquet",
+    "accounts.parquet",
+    "truth_users.parquet",
+    "truth_daily.parquet",
+    "truth_outlook.parquet",
+    "truth.json",
+)
 ACCOUNT_EXPORT_S = 2 * HOUR_S
 """Accounts are exported every night at 2:00 UTC: a change is known from the next export on."""
 
@@ -103,9 +109,7 @@ def play(scenario: Scenario, out_dir: Path, progress: Progress | None = None) ->
     return summary
 
 
-def _play_into(
-    paths: Mapping[str, Path], scenario: Scenario, out_dir: Path, progress: Progress | None
-) -> SimulationSummary:
+def _play_into(paths: Mapping[str, Path], scenario: Scenario, out_dir: Path, progress: Progress | None) -> SimulationSummary:
     population = draw_population(scenario)
     user_ids = number_names("u", np.arange(scenario.users), 7)
     state, subscriptions = warm_up(population, scenario)

@@ -58,7 +58,12 @@ def play_signups(who: Ints, population: Population, scenario: Scenario) -> Batch
 
 
 def play_cancellations(
-    subscriptions: Subscriptions, state: State, population: Population, day: int, leaving: tuple[Flags, Floats], scenario: Scenario
+    subscriptions: Subscriptions,
+    state: State,
+    population: Population,
+    day: int,
+    leaving: tuple[Flags, Floats],
+    scenario: Scenario,
 ) -> Batch:
     """``cancellation`` of the users who leave on this local day, at a second of it in 6:00 to 24:00; ends them."""
     leaves, position = leaving
@@ -72,7 +77,12 @@ def play_cancellations(
 
 
 def play_upgrades(
-    subscriptions: Subscriptions, state: State, population: Population, day: int, moving: tuple[Flags, Floats], scenario: Scenario
+    subscriptions: Subscriptions,
+    state: State,
+    population: Population,
+    day: int,
+    moving: tuple[Flags, Floats],
+    scenario: Scenario,
 ) -> Batch:
     """``upgrade`` one plan up, charged at once; the billing cycle starts again."""
     world = scenario.world

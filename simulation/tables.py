@@ -51,7 +51,9 @@ def times(values_us: Ints) -> pa.TimestampArray:
     return pa.array(values_us, mask=values_us < 0).cast(TIME)
 
 
-def events_table(batch: Batch, delivered: Delivered, user_ids: pa.StringArray, population: Population, world: World) -> pa.Table:
+def events_table(
+    batch: Batch, delivered: Delivered, user_ids: pa.StringArray, population: Population, world: World
+) -> pa.Table:
     """Delivered events as ``EVENTS``, in the order delivered."""
     rows = batch.take(delivered.row)
     offers = tuple(f"offer-{number:02d}" for number in range(world.offers))

@@ -53,7 +53,9 @@ OUTLOOK: Final = pa.schema(
 class TruthWriter:
     """Writes the two growing truth files day by day."""
 
-    def __init__(self, daily_path: Path, outlook_path: Path, user_ids: pa.StringArray, population: Population, scenario: Scenario):
+    def __init__(
+        self, daily_path: Path, outlook_path: Path, user_ids: pa.StringArray, population: Population, scenario: Scenario
+    ):
         self._user_ids, self._population, self._scenario = user_ids, population, scenario
         order = stream(scenario.seed, "truth", -1).permutation(len(population))
         self._followed = np.sort(order[: scenario.truth_users])
