@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -45,10 +46,10 @@ def test_no_other_installed_distribution_uses_a_name_of_ours():
 def test_every_direct_requirement_is_in_its_lock():
     def locked(name: str) -> set[str]:
         lines = (ROOT / "locks" / name).read_text().splitlines()
-        return {line.split("==")[0] for line in lines if line[:1].isalnum()}
+        return {line.partition("==")[0] for line in lines if line[:1].isalnum()}
 
     def name_of(requirement: str) -> str:
-        return requirement.split(";")[0].split("==")[0].split("<")[0].strip().lower()
+        return re.match(r"[\w.-]+", requirement)[0].lower()
 
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     declared = requires("plumbline") or []
