@@ -43,7 +43,8 @@ def fit_graph(rows_path: Path, catalog: Catalog, view: View, out_dir: Path, *, r
         rows_path: Parquet of ``rows.training_schema``.
         catalog, view: what the graph is declared by.
         out_dir: gets ``transform_fn/`` (SavedModel), ``graph.json`` (names and hashes) and ``features.parquet``
-            (the kept columns, ``integers`` int64 [I], ``finished`` float32 [F], ``transformed`` float32 [T]); appears whole.
+            (the kept columns, ``integers`` int64 [I], ``finished`` float32 [F], ``transformed`` float32 [T]; the schema's
+            metadata holds ``finished_names`` and ``transformed_names`` as JSON); appears whole.
         runner: name of the Beam runner that analyses.
 
     Raises:
@@ -69,7 +70,7 @@ def fit_graph(rows_path: Path, catalog: Catalog, view: View, out_dir: Path, *, r
 
 def analyse(training: pa.Table, plan: GraphPlan, out_dir: Path, *, runner: str) -> None:
     """Run tf.Transform's analysis over the rows and write ``transform_fn/`` and its metadata."""
-    options = PipelineOptions(runner=runner, save_main_session=False)
+    options = PipelineOptions(flags=[], runner=runner, save_main_session=False)
     config, schema = _input_config(plan)
     scratch = out_dir / "scratch"
     batches = scratch / "batches"
@@ -121,6 +122,8 @@ def write_features(rows: pa.Table, plan: GraphPlan, graph_dir: Path) -> None:
     widths = {"integers": len(plan.integer_names), "finished": len(plan.finished_names), "transformed": len(plan.transformed_names)}
     types = {"integers": pa.int64(), "finished": pa.float32(), "transformed": pa.float32()}
     schema = pa.schema([*(rows.schema.field(name) for name in kept), *(pa.field(name, pa.list_(types[name], widths[name])) for name in widths)])
+    named = {"finished_names": plan.finished_names, "transformed_names": plan.transformed_names}
+    schema = schema.with_metadata({name: json.dumps(columns) for name, columns in named.items()})
     with pq.ParquetWriter(graph_dir / "features.parquet", schema) as writer:
         for batch in _batches(rows):
             outputs = finisher(batch)
