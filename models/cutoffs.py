@@ -60,10 +60,14 @@ def draw_base_dates(plan: CutoffPlan, label: LabelSpec, *, first_known_us: int, 
     needed_us = horizon_us + DAY_US
     if len(dates) < 2 or dates[0] + needed_us > dates[-1]:
         raise TrainingError(
-            explain("history is too short to train and test in time order", which=f"{(known_at_us - first_known_us) / DAY_US:.0f} days of events",
-                    expected=f"at least {(plan.warm_up_s * US_PER_S + 2 * needed_us) / DAY_US:.0f} days", got=f"{len(dates)} base dates",
-                    next_step="import more history or move known_at forward")
-        )  # fmt: skip
+            explain(
+                "history is too short to train and test in time order",
+                which=f"{(known_at_us - first_known_us) / DAY_US:.0f} days of events",
+                expected=f"at least {(plan.warm_up_s * US_PER_S + 2 * needed_us) / DAY_US:.0f} days",
+                got=f"{len(dates)} base dates",
+                next_step="import more history or move known_at forward",
+            )
+        )
     return dates
 
 
@@ -142,6 +146,11 @@ def _require_events(events: pa.Table, spec: ModelSpec) -> None:
     kinds = set(spec.population.entered_by)
     if not kinds & set(events["event_type"].unique().to_pylist()):
         raise TrainingError(
-            explain("nobody belongs to the population", which=f"model {spec.name!r}", expected=f"events of {', '.join(sorted(kinds))}",
-                    got=f"none among {events.num_rows} events", next_step="import events of that type")
-        )  # fmt: skip
+            explain(
+                "nobody belongs to the population",
+                which=f"model {spec.name!r}",
+                expected=f"events of {', '.join(sorted(kinds))}",
+                got=f"none among {events.num_rows} events",
+                next_step="import events of that type",
+            )
+        )

@@ -55,7 +55,9 @@ def label_rows(events: pa.Table, label: LabelSpec, entity_ids: pa.Array, now_us:
     return pa.table(columns, schema=pa.schema(LABEL_FIELDS))
 
 
-def population_at(events: pa.Table, population: Population, now_us: Ints, *, lag_s: int, entity_ids: pa.Array) -> NDArray[np.bool_]:
+def population_at(
+    events: pa.Table, population: Population, now_us: Ints, *, lag_s: int, entity_ids: pa.Array
+) -> NDArray[np.bool_]:
     """Whether each (entity, now) belongs to the population, from events with ingest_time + lag_s <= now.
 
     Args:

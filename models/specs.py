@@ -181,15 +181,29 @@ def load_spec(name: str) -> ModelSpec:
     if name in specs:
         return specs[name]
     raise SpecError(
-        explain("unknown model", which=repr(name), expected=f"one of {', '.join(specs)}", got=repr(name),
-                next_step="correct the name; `plumb models specs` lists them")
-    )  # fmt: skip
+        explain(
+            "unknown model",
+            which=repr(name),
+            expected=f"one of {', '.join(specs)}",
+            got=repr(name),
+            next_step="correct the name; `plumb models specs` lists them",
+        )
+    )
 
 
 def _check(spec: ModelSpec) -> None:
-    _require(spec.label.horizon_s > 0 <= spec.label.label_delay_s, spec, "a positive horizon and no negative delay", str(spec.label))
-    _require(spec.cutoffs.every_s > 0 == spec.cutoffs.every_s % DAY_S, spec, "base dates whole days apart", f"{spec.cutoffs.every_s} s")
-    _require(0 < spec.cutoffs.validation_share < 1, spec, "a validation share within (0, 1)", str(spec.cutoffs.validation_share))
+    _require(
+        spec.label.horizon_s > 0 <= spec.label.label_delay_s, spec, "a positive horizon and no negative delay", str(spec.label)
+    )
+    _require(
+        spec.cutoffs.every_s > 0 == spec.cutoffs.every_s % DAY_S,
+        spec,
+        "base dates whole days apart",
+        f"{spec.cutoffs.every_s} s",
+    )
+    _require(
+        0 < spec.cutoffs.validation_share < 1, spec, "a validation share within (0, 1)", str(spec.cutoffs.validation_share)
+    )
     named = {*spec.gate.must_beat, *spec.gate.must_match}
     _require(named <= set(spec.baselines), spec, f"gate baselines among {', '.join(spec.baselines)}", ", ".join(sorted(named)))
     _require(spec.gate.metric in METRICS, spec, f"one of {', '.join(METRICS)}", spec.gate.metric)
@@ -198,5 +212,7 @@ def _check(spec: ModelSpec) -> None:
 def _require(holds: bool, spec: ModelSpec, expected: str, got: str) -> None:
     if not holds:
         raise SpecError(
-            explain("model spec contradicts itself", which=repr(spec.name), expected=expected, got=got, next_step="correct the spec")
+            explain(
+                "model spec contradicts itself", which=repr(spec.name), expected=expected, got=got, next_step="correct the spec"
+            )
         )

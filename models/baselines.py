@@ -1,0 +1,102 @@
+"""What a model must beat: each baseline is fitted on the training rows and scores any rows of the same frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import lightgbm
+import numpy as np
+from sklearn.isotonic import IsotonicRegression
+
+from features.errors import explain
+from models.errors import SpecError
+from models.frame import Floats, Frame
+from models.specs import ModelSpec
+
+
+class Baseline(Protocol):
+    """A fitted baseline."""
+
+    def score(self, rows: Frame) -> Floats:
+        """(n,) probabilities of label 1."""
+
+
+class Prior:
+    """The share of positives among the training rows, for everyone."""
+
+    def __init__(self, spec: ModelSpec, rows: Frame, validation: Frame) -> None:
+        self._share = float(rows.label.mean())
+
+    def score(self, rows: Frame) -> Floats:
+        """(n,) times the same number."""
+        return np.full(len(rows), self._share)
+
+
+class Recency:
+    """The rule of thumb: how often rows with this recency were positive, made monotone; missing is a group of its own."""
+
+    def __init__(self, spec: ModelSpec, rows: Frame, validation: Frame) -> None:
+        self._feature = spec.recency
+        recency = rows.feature(spec.recency)
+        known = recency != 0
+        self._missing = float(rows.label[~known].mean()) if (~known).any() else float(rows.label.mean())
+        rising = bool(np.mean((recency[known] - recency[known].mean()) * (rows.label[known] - 0.5)) >= 0)
+        self._curve = IsotonicRegression(y_min=1e-4, y_max=1 - 1e-4, increasing=rising, out_of_bounds="clip")
+        self._curve.fit(recency[known], rows.label[known])
+
+    def score(self, rows: Frame) -> Floats:
+        """(n,) shares of positives at each row's recency."""
+        recency = rows.feature(self._feature)
+        score: Floats = np.where(recency != 0, self._curve.predict(recency), self._missing)
+        return score
+
+
+class LightGBM:
+    """Gradient boosting on the features that the network sees; one thread, so that a run can be repeated bit for bit."""
+
+    PARAMETERS: Final = {
+        "objective": "binary", "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 50, "feature_fraction": 0.5,
+        "bagging_fraction": 0.7, "bagging_freq": 1, "num_threads": 1, "deterministic": True, "force_row_wise": True,
+        "seed": 7, "verbose": -1,
+    }  # fmt: skip
+    ROUNDS: Final = 400
+    PATIENCE: Final = 30
+
+    def __init__(self, spec: ModelSpec, rows: Frame, validation: Frame) -> None:
+        training = lightgbm.Dataset(rows.transformed, rows.label)
+        stop = lightgbm.early_stopping(self.PATIENCE, verbose=False)
+        held_out = lightgbm.Dataset(validation.transformed, validation.label, reference=training)
+        self._trees = lightgbm.train(self.PARAMETERS, training, self.ROUNDS, valid_sets=[held_out], callbacks=[stop])
+
+    def score(self, rows: Frame) -> Floats:
+        """(n,) probabilities."""
+        score: Floats = np.asarray(self._trees.predict(rows.transformed), dtype=np.float64)
+        return score
+
+
+BASELINES: Final[dict[str, Callable[[ModelSpec, Frame, Frame], Baseline]]] = {
+    "prior": Prior,
+    "recency": Recency,
+    "lightgbm": LightGBM,
+}
+"""Fits a baseline by its name from a spec, training rows and validation rows."""
+
+
+def fit_baseline(name: str, spec: ModelSpec, rows: Frame, validation: Frame) -> Baseline:
+    """Fit one baseline.
+
+    Raises:
+        SpecError: there is no baseline of that name.
+    """
+    if name not in BASELINES:
+        raise SpecError(
+            explain(
+                "unknown baseline",
+                which=f"{name!r} of model {spec.name!r}",
+                expected=f"one of {', '.join(BASELINES)}",
+                got=repr(name),
+                next_step="correct the spec",
+            )
+        )
+    return BASELINES[name](spec, rows, validation)

@@ -1,0 +1,156 @@
+"""Measure a network beside its baselines on the test rows, with intervals, and write ``evaluation.json``.
+
+The file, all figures as ``{"value", "low", "high"}`` with a 95 % bootstrap interval over entities:
+
+    format, model, split, rows, entities, positives, resamples, seed
+    candidates   name ("network", then the baselines) -> metric -> figure
+    gains        baseline -> metric -> by how much the network is better; positive means better, paired resamples
+    calibration  name -> list of {"rows", "mean_score", "share_positive"}, by ascending score
+    slices       name -> {"rows", "positives", "candidates", "gains"}; figures are absent where a slice has one class
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.errors import explain
+from models import bootstrap
+from models.baselines import fit_baseline
+from models.cutoffs import TEST, TRAIN, VALIDATION
+from models.errors import EvaluationError
+from models.frame import Floats, Frame, read_frame
+from models.specs import HIGHER_IS_BETTER, ModelSpec
+from models.train import EVALUATED_FILE, predict
+
+FORMAT: Final = 1
+RESAMPLES: Final = 1_000
+NETWORK: Final = "network"
+METRIC_FUNCTIONS: Final = {
+    "auc": bootstrap.auc, "log_loss": bootstrap.log_loss, "calibration_error": bootstrap.calibration_error,
+}  # fmt: skip
+
+Evaluation = dict[str, Any]
+
+
+def evaluate(spec: ModelSpec, features_path: Path, network_dir: Path, out_path: Path, *, seed: int) -> dict[str, float]:
+    """Score the test rows with the network and every baseline, and write the evaluation.
+
+    Args:
+        spec: names the baselines and slices.
+        features_path: what fitting the graph wrote.
+        network_dir: what training wrote.
+        out_path: the JSON file described above; appears whole.
+        seed: of the bootstrap.
+    Returns:
+        Headline figures, flat: ``<candidate>_<metric>`` for every candidate and metric.
+    Raises:
+        TrainingError: a split lacks rows of a class.
+    """
+    frame = read_frame(features_path)
+    train, validation, test = frame.of(TRAIN), frame.of(VALIDATION), frame.of(TEST)
+    network = keras.models.load_model(network_dir / EVALUATED_FILE)
+    scores = {NETWORK: predict(network, test.transformed)}
+    scores |= {name: fit_baseline(name, spec, train, validation).score(test) for name in spec.baselines}
+    evaluation = measure(spec, test, scores, resamples=RESAMPLES, seed=seed)
+    write_evaluation(evaluation, out_path)
+    return {
+        f"{candidate}_{metric}": figure["value"]
+        for candidate, figures in evaluation["candidates"].items()
+        for metric, figure in figures.items()
+    }
+
+
+def measure(spec: ModelSpec, test: Frame, scores: dict[str, Floats], *, resamples: int, seed: int) -> Evaluation:
+    """The evaluation of candidates' scores on the same rows; ``scores`` holds ``network`` and any baselines, each (n,)."""
+    entity = pc.index_in(test.entity_ids, value_set=test.entity_ids.unique()).to_numpy().astype(np.int64)
+    weights = bootstrap.draw_weights(entity, resamples, seed=seed)
+    return {
+        "format": FORMAT,
+        "model": spec.name,
+        "split": TEST,
+        "rows": len(test),
+        "entities": int(entity.max()) + 1,
+        "positives": int(test.label.sum()),
+        "resamples": resamples,
+        "seed": seed,
+        **_compare(test.label, scores, weights),
+        "calibration": {name: _calibration_table(test.label, score) for name, score in scores.items()},
+        "slices": {entry.name: _slice(test, entry.feature, (entry.low, entry.high), scores, weights) for entry in spec.slices},
+    }
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read ``evaluation.json``.
+
+    Raises:
+        EvaluationError: no such file, no JSON, or of another format.
+    """
+    try:
+        evaluation: Evaluation = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise EvaluationError(
+            explain("evaluation cannot be read", which=str(path), expected="a JSON file of the evaluate step", got=str(error),
+                    next_step="run the evaluation again")
+        ) from error  # fmt: skip
+    if evaluation.get("format") != FORMAT:
+        raise EvaluationError(
+            explain(
+                "evaluation is of another format",
+                which=str(path),
+                expected=f"format {FORMAT}",
+                got=f"format {evaluation.get('format')}",
+                next_step="run the evaluation again",
+            )
+        )
+    return evaluation
+
+
+def write_evaluation(evaluation: Evaluation, path: Path) -> None:
+    """Write the evaluation as readable JSON, whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _compare(label: NDArray[np.int8], scores: dict[str, Floats], weights: bootstrap.Weights) -> Evaluation:
+    figures = {
+        name: {metric: function(label, score, weights) for metric, function in METRIC_FUNCTIONS.items()}
+        for name, score in scores.items()
+    }
+    signs = {metric: 1 if HIGHER_IS_BETTER[metric] else -1 for metric in METRIC_FUNCTIONS}
+    candidates = {name: {metric: bootstrap.interval_of(row[metric]) for metric in row} for name, row in figures.items()}
+    gains = {
+        name: {metric: bootstrap.interval_of(signs[metric] * (figures[NETWORK][metric] - row[metric])) for metric in row}
+        for name, row in figures.items()
+        if name != NETWORK
+    }
+    return {"candidates": candidates, "gains": gains}
+
+
+def _slice(
+    test: Frame, feature: str, bounds: tuple[float, float], scores: dict[str, Floats], weights: bootstrap.Weights
+) -> Evaluation:
+    value = test.feature(feature)
+    rows = (value >= bounds[0]) & (value <= bounds[1])
+    label = test.label[rows]
+    counts = {"rows": int(rows.sum()), "positives": int(label.sum())}
+    if not 0 < counts["positives"] < counts["rows"]:
+        return counts
+    return {**counts, **_compare(label, {name: score[rows] for name, score in scores.items()}, weights[:, rows])}
+
+
+def _calibration_table(label: NDArray[np.int8], score: Floats) -> list[dict[str, float]]:
+    bins = bootstrap.calibration_bins(score)
+    return [
+        {"rows": int((bins == number).sum()), "mean_score": float(score[bins == number].mean()),
+         "share_positive": float(label[bins == number].mean())}
+        for number in np.unique(bins)
+    ]  # fmt: skip
