@@ -57,10 +57,10 @@ class World:
     click_share_mean: float = 0.16
 
     # Messages: chance a day per channel (email, push, in_app), and of being opened at the user's best hour.
-    send_shares: tuple[float, ...] = (0.20, 0.24, 0.12)
-    open_shares: tuple[float, ...] = (0.55, 0.65, 0.75)
-    open_floor: float = 0.08
-    open_width_hours: float = 1.5
+    send_shares: tuple[float, ...] = (0.25, 0.35, 0.20)
+    open_shares: tuple[float, ...] = (0.70, 0.80, 0.90)
+    open_floor: float = 0.05
+    open_width_hours: float = 2.0
     quiet_open_factor: float = 0.4
     open_delay_mean_s: float = 600.0
     biased_hours: tuple[int, ...] = (9, 10, 11)
