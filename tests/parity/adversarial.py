@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-
-from tests.parity.oracle import DEDUPLICATION_HORIZON_US, MAX_SKEW_US, SECOND_US, Event
+from parity.oracle import DEDUPLICATION_HORIZON_US, MAX_SKEW_US, SECOND_US, Event
 
 MINUTE_US, HOUR_US, DAY_US = 60 * SECOND_US, 3_600 * SECOND_US, 86_400 * SECOND_US
 START_US = 1_767_571_200 * SECOND_US
@@ -69,10 +68,8 @@ def draw_events(users: int, seed: int, *, partitions: int = 8, admissible: bool 
 def to_table(events: Sequence[Event], schema: pa.Schema) -> pa.Table:
     """The events as rows of the log."""
     day = [datetime.fromtimestamp(event["ingest_time"] // SECOND_US, UTC).date() for event in events]
-    columns = [
-        pa.array(day if field.name == "ingest_day" else [event.get(field.name) for event in events], field.type) for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
+    columns = {name: [event.get(name) for event in events] for name in schema.names} | {"ingest_day": day}
+    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}, schema=schema)
 
 
 def _events_of(user: str, habit: Callable[[random.Random], list[tuple[int, int]]], rng: random.Random) -> list[Event]:
@@ -83,7 +80,9 @@ def _events_of(user: str, habit: Callable[[random.Random], list[tuple[int, int]]
     events = []
     for number, (event_time, delay) in enumerate(moments):
         event_type = rng.choices(names, weights)[0]
-        event = {"event_id": f"{user}/{number}", "entity_id": user, "event_type": event_type, "region": rng.choice(("eu", "us"))}
+        # One id in four names an event that also concerns other users, each of whom has it once.
+        event_id = f"shared/{number}" if number % 4 == 0 else f"{user}/{number}"
+        event = {"event_id": event_id, "entity_id": user, "event_type": event_type, "region": rng.choice(("eu", "us"))}
         events.append(event | {"event_time": event_time, "ingest_time": event_time + delay} | _values(event_type, rng))
         while rng.random() < (0.5 if habit is copies else 0.03):
             copy = events[-1] | {"ingest_time": events[-1]["ingest_time"] + rng.choice(COPY_DELAYS_US)}
@@ -117,7 +116,8 @@ def copies(rng: random.Random) -> list[tuple[int, int]]:
 
 def ahead(rng: random.Random) -> list[tuple[int, int]]:
     """Clocks that run ahead of ingest, to the last admissible microsecond and one beyond."""
-    ahead_us = (1, SECOND_US, 90 * SECOND_US, 240 * SECOND_US, MAX_SKEW_US - 1, MAX_SKEW_US, MAX_SKEW_US + 1, HOUR_US, 40 * DAY_US)
+    minutes_us = (SECOND_US, 90 * SECOND_US, 240 * SECOND_US)
+    ahead_us = (1, *minutes_us, MAX_SKEW_US - 1, MAX_SKEW_US, MAX_SKEW_US + 1, HOUR_US, 40 * DAY_US)
     return [(_round(START_US + rng.randrange(SPAN_US), rng), -rng.choice(ahead_us)) for _ in range(60)]
 
 

@@ -4,7 +4,7 @@ It imports nothing of Plumbline. Declarations come in as arguments and are read 
 written here a second time, from the text of the design, in the plainest form that is fast enough for ten thousand reads:
 
 * an event dated more than five minutes after its ingest_time does not exist, and no copy of it counts as a first copy;
-* of the copies of one event_id in a log partition the lowest offset counts; copies that follow within the horizon of
+* of the copies of one event_id of one entity the lowest offset counts; copies that follow within the horizon of
   ingest time, counted from the copy that counts, do not;
 * an event is known at t when ingest_time + lag <= t;
 * a window W at t over tiles of period P holds the events whose tile b = floor(event_time / P) satisfies
@@ -87,14 +87,26 @@ class Oracle:
         return finished
 
 
+def derive(view: Any, integers: dict[str, int], now_us: int) -> dict[str, float | None]:
+    """The view's elapsed seconds (whole, rounded down) and ratios, by name; None where one is missing."""
+    finished: dict[str, float | None] = dict(integers)
+    for elapsed in view.elapsed:
+        since, until = integers[elapsed.since], integers[elapsed.until] if elapsed.until else now_us
+        finished[elapsed.name] = (until - since) // SECOND_US if since and until else None
+    for ratio in view.ratios:
+        above, below = finished[ratio.numerator], finished[ratio.denominator]
+        finished[ratio.name] = above / below if above is not None and below else None
+    return {entry.name: finished[entry.name] for entry in (*view.elapsed, *view.ratios)}
+
+
 def deduplicated(events: Iterable[Event]) -> list[Event]:
     """Admissible events in log order, each event_id once within the horizon."""
     admissible = [event for event in events if event["event_time"] - event["ingest_time"] <= MAX_SKEW_US]
     admissible.sort(key=lambda event: (event["log_partition"], event["log_offset"]))
-    kept_at: dict[tuple[int, str], int] = {}
+    kept_at: dict[tuple[str, str], int] = {}
     kept = []
     for event in admissible:
-        identity = (event["log_partition"], event["event_id"])
+        identity = (event["entity_id"], event["event_id"])
         first = kept_at.get(identity)
         if first is None or event["ingest_time"] - first > DEDUPLICATION_HORIZON_US:
             kept_at[identity] = event["ingest_time"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from tests.parity.oracle import SECOND_US, features_of, period_s
+from parity.oracle import SECOND_US, features_of, period_s
 
 OPERATIONS = ("count", "sum", "max", "last", "first")
 PERIODS_S = (60, 300, 3_600, 86_400)

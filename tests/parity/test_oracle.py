@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from parity.oracle import DEDUPLICATION_HORIZON_US, SECOND_US, Event, Oracle
+
 from features.catalogs import load_catalog
 from features.declarations import HOUR_OF_WEEK, By, Condition, Signal, window_features
-from tests.parity.oracle import DEDUPLICATION_HORIZON_US, SECOND_US, Event, Oracle
 
 MINUTE, HOUR, DAY = 60 * SECOND_US, 3_600 * SECOND_US, 86_400 * SECOND_US
 MONDAY = 1_767_571_200 * SECOND_US  # 2026-01-05 00:00 UTC, a Monday: 20,458 days after 1970-01-01, and (20458 + 3) % 7 == 0
@@ -41,7 +42,8 @@ def test_a_window_gains_a_tile_at_once_and_loses_it_exactly_one_window_after_the
     # The event lies at 00:03:30, in minute tile 3. A 10-minute window holds tiles t-9 .. t (t in whole minutes), so tile 3
     # is in until minute 12 ends and out from 00:13:00 on: 10 minutes after the *tile* began, 9.5 after the event.
     events = [event("session", MONDAY + 3 * MINUTE + 30 * SECOND_US)]
-    counts = [finish(SEEN, events, MONDAY + at)["seen_count_10m"] for at in (3 * MINUTE + 30 * SECOND_US, 13 * MINUTE - 1, 13 * MINUTE)]
+    reads = (3 * MINUTE + 30 * SECOND_US, 13 * MINUTE - 1, 13 * MINUTE)
+    counts = [finish(SEEN, events, MONDAY + at)["seen_count_10m"] for at in reads]
     assert counts == [1, 1, 0]
 
 
@@ -72,9 +74,10 @@ def test_a_known_event_after_now_is_in_lifetime_and_in_its_own_tile_but_in_no_la
     # Ingested at 00:00:00 with a clock 5 minutes ahead (the most that is admitted): minute tile 5, five-minute tile 1.
     events = [event("session", MONDAY + 5 * MINUTE, ingest=MONDAY)]
     early = finish(SEEN, events, MONDAY + 4 * MINUTE)
-    assert (early["seen_count_10m"], early["seen_count_12h"], early["seen_count_12d"], early["seen_count_lifetime"]) == (0, 0, 1, 1)
+    assert [early[f"seen_count_{window}"] for window in ("10m", "12h", "12d", "lifetime")] == [0, 0, 1, 1]
     # At 00:00:10 a session dated 00:00:50 lies in the minute that now lies in.
-    assert finish(SEEN, [event("session", MONDAY + 50 * SECOND_US, ingest=MONDAY)], MONDAY + 10 * SECOND_US)["seen_count_10m"] == 1
+    events = [event("session", MONDAY + 50 * SECOND_US, ingest=MONDAY)]
+    assert finish(SEEN, events, MONDAY + 10 * SECOND_US)["seen_count_10m"] == 1
 
 
 def test_an_event_dated_more_than_five_minutes_after_ingest_does_not_exist_and_claims_no_identity() -> None:
