@@ -8,7 +8,7 @@ exactly which events a reader had seen. The log is at-least-once: a repeated eve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import numpy as np
@@ -32,7 +32,6 @@ STAMPED: Final = ("ingest_day", "log_partition", "log_offset")
 
 PARTITIONS_KEY: Final = "plumbline.log_partitions"
 HASH_KEY: Final = "plumbline.partition_hash"
-EPOCH_DAY: Final = date(1970, 1, 1)
 
 
 def append_events(
@@ -134,7 +133,7 @@ def stamp_events(workspace: Workspace, catalog: Catalog, entity: str, table: pa.
     return pa.table([columns[field.name] for field in schema], schema=schema)
 
 
-def read_events(
+def read_events(  # noqa: PLR0913 - three names say which log, four narrow the read
     workspace: Workspace, catalog: Catalog, entity: str, *, known_by_us: int | None = None, lag_s: int = 0,
     partition: int | None = None, columns: list[str] | None = None,
 ) -> pa.Table:  # fmt: skip
@@ -160,7 +159,7 @@ def read_events(
     stored = {field.name for field in pa.schema(log.schema())}
     frame = pl.scan_delta(log)
     if known_by_us is not None:
-        latest = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=known_by_us - lag_s * US_PER_S)
+        latest = _at(known_by_us - lag_s * US_PER_S)
         frame = frame.filter((pl.col("ingest_day") <= latest.date()) & (pl.col("ingest_time") <= latest))
     if partition is not None:
         frame = frame.filter(pl.col("log_partition") == partition)
@@ -202,6 +201,27 @@ def deduplicate(table: pa.Table, *, horizon_s: int = DEDUPLICATION_HORIZON_S) ->
     if dropped:
         keep[pl.concat(dropped).to_numpy()] = False
     return table if keep.all() else table.filter(pa.array(keep))
+
+
+def count_repeats(workspace: Workspace, catalog: Catalog, entity: str, stamped: pa.Table) -> int:
+    """How many of the events about to be committed ``deduplicate`` will drop, given the log's last horizon."""
+    names = ["entity_id", "event_id", "ingest_time", "log_offset"]
+    if stamped.num_rows == 0:
+        return 0
+    batch = stamped.select(names)
+    log = open_log(workspace, catalog, entity)
+    if log is None:
+        return int(batch.num_rows - deduplicate(batch).num_rows)
+    since = stamped["ingest_time"].combine_chunks().cast(pa.int64()).to_numpy().min() - DEDUPLICATION_HORIZON_S * US_PER_S
+    frame = pl.scan_delta(log).filter((pl.col("ingest_day") >= _at(since).date()) & (pl.col("ingest_time") >= _at(since)))
+    rows = delta.collect(frame.select(names), workspace.events(entity)).to_arrow(compat_level=pl.CompatLevel.oldest())
+    tail = rows.cast(batch.schema)
+    kept = deduplicate(pa.concat_tables([tail, batch])).num_rows - deduplicate(tail).num_rows
+    return int(batch.num_rows - kept)
+
+
+def _at(time_us: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(time_us))
 
 
 def _micros(table: pa.Table, column: str) -> np.ndarray:

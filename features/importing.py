@@ -1,0 +1,190 @@
+"""Brings files into the event log, the profiles and the dead letters: all checked first, then written, each file once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from features import delta
+from features.catalogs import load_catalog
+from features.declarations import Catalog
+from features.events import commit_events, count_repeats, open_log, stamp_events
+from features.extraction import Extracted, extract
+from features.mapping import Mapping
+from features.mapping_file import mapping_path, parse_mapping, read_document
+from features.profiles import check_profiles, commit_profiles, open_profile
+from features.rows import DEAD_LETTER
+from features.source_files import ROW, SourceFile, read_source
+from features.workspace import Workspace
+
+
+@dataclass
+class Report:
+    """What an import did; counts of rows are of this run alone."""
+
+    files: int = 0
+    files_already_there: int = 0
+    rows: int = 0
+    filtered: int = 0
+    duplicates: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    profiles: Counter[str] = field(default_factory=Counter)
+    bad: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Import:
+    """Files and how they are mapped; ``now_us`` is the time recorded with bad rows."""
+
+    workspace: Workspace
+    catalog: Catalog
+    mapping: Mapping
+    now_us: int
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class _Append:
+    """Rows of one table that are checked and wait to be written."""
+
+    kind: str
+    name: str
+    rows: pa.Table
+    sources: dict[str, int]
+
+
+def prepare_import(workspace: Workspace, mapping: str, *, catalog: str | None, now_us: int, late: bool = False) -> Import:
+    """Load a mapping (a path or a shipped name) against its catalog (or ``catalog``).
+
+    Raises:
+        MappingError, DeclarationError: one line saying what does not fit.
+    """
+    path = mapping_path(mapping)
+    document = read_document(path)
+    loaded = load_catalog(catalog or document["catalog"])
+    return Import(workspace, loaded, parse_mapping(document, loaded, path.name), now_us, late)
+
+
+def import_files(task: Import, paths: Iterable[Path]) -> Report:
+    """Import files as one batch; see ``import_sources``."""
+    return import_sources(task, [(source, extract(source, task.mapping, task.catalog)) for source in map(read_source, paths)])
+
+
+def import_sources(task: Import, extracted: list[tuple[SourceFile, Extracted]]) -> Report:
+    """Write what the files gave, in one commit a table: dead letters, then profiles, then logs.
+
+    Every commit records the files' hashes, so that a run that ended between two tables is completed by the next one,
+    and a file that is there already adds nothing.
+
+    Raises:
+        EventLogError: a table is corrupted, a file was imported under another mapping, or events are older than the log.
+        TemporaryError: another writer holds one of the tables.
+    """
+    files = list({source.sha256: (source, found) for source, found in extracted}.values())
+    with ExitStack() as locks:
+        for folder in _folders(task):
+            locks.enter_context(delta.writing(folder))
+        appends = [*_plan_dead_letters(task, files), *_plan_profiles(task, files), *_plan_events(task, files)]
+        report = _report(task, files, appends)
+        for planned in appends:
+            _commit(task, planned)
+    return report
+
+
+def _folders(task: Import) -> list[Path]:
+    """Folders of all tables that the mapping may write, in one order, so that two imports never wait for each other."""
+    profiles = {task.workspace.profile(block.profile) for block in task.mapping.profiles}
+    logs = {task.workspace.events(block.entity) for block in task.mapping.events}
+    return sorted({task.workspace.dead_letters} | profiles | logs)
+
+
+def _pending(table: DeltaTable | None, names: dict[str, str], version: int, path: Path) -> dict[str, str]:
+    """Of content hash -> recorded name, those that the table has not recorded."""
+    return {sha256: name for sha256, name in names.items() if not delta.has_applied(table, name, version, path)}
+
+
+def _plan_dead_letters(task: Import, files: list[tuple[SourceFile, Extracted]]) -> list[_Append]:
+    path, version = task.workspace.dead_letters, task.mapping.digest
+    # Files of several mappings share this table, so the mapping is part of the recorded name.
+    names = {source.sha256: f"import:{source.sha256}:{version:x}" for source, _ in files}
+    pending = _pending(delta.open_table(path), names, version, path)
+    frames = [
+        found.bad.select(pl.lit(str(source.path)).alias("source"), "row", "entity", "reason", "content",
+                         pl.lit(task.now_us).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias("recorded_at"))
+        for source, found in files if source.sha256 in pending and found.bad.height
+    ]  # fmt: skip
+    if not frames:
+        return []
+    rows = _to_arrow(pl.concat(frames), DEAD_LETTER)
+    return [_Append("dead_letters", "dead_letters", rows, dict.fromkeys(pending.values(), version))]
+
+
+def _plan_profiles(task: Import, files: list[tuple[SourceFile, Extracted]]) -> list[_Append]:
+    planned = []
+    for name in sorted({block.profile for block in task.mapping.profiles}):
+        stored = open_profile(task.workspace, task.catalog, name)
+        names = {source.sha256: f"import:{source.sha256}" for source, _ in files}
+        pending = _pending(stored, names, task.mapping.digest, task.workspace.profile(name))
+        if pending:
+            frames = [found.profiles[name] for source, found in files if source.sha256 in pending]
+            rows = check_profiles(task.catalog, name, pl.concat(frames).to_arrow(compat_level=pl.CompatLevel.oldest()))
+            planned.append(_Append("profile", name, rows, dict.fromkeys(pending.values(), task.mapping.digest)))
+    return planned
+
+
+def _plan_events(task: Import, files: list[tuple[SourceFile, Extracted]]) -> list[_Append]:
+    planned = []
+    for entity in sorted({block.entity for block in task.mapping.events}):
+        log = open_log(task.workspace, task.catalog, entity)
+        names = {source.sha256: f"import:{source.sha256}" for source, _ in files}
+        pending = _pending(log, names, task.mapping.digest, task.workspace.events(entity))
+        if pending:
+            frames = [found.events[entity].drop(ROW) for source, found in files if source.sha256 in pending]
+            table = pl.concat(frames).to_arrow(compat_level=pl.CompatLevel.oldest())
+            stamped = stamp_events(task.workspace, task.catalog, entity, table, late=task.late)
+            planned.append(_Append("events", entity, stamped, dict.fromkeys(pending.values(), task.mapping.digest)))
+    return planned
+
+
+def _report(task: Import, files: list[tuple[SourceFile, Extracted]], appends: list[_Append]) -> Report:
+    touched = {name.split(":")[1] for planned in appends for name in planned.sources}
+    report = Report(files=len(touched), files_already_there=len(files) - len(touched))
+    for source, found in files:
+        if source.sha256 in touched:
+            report.rows += source.frame.height
+            report.filtered += found.filtered
+    for planned in appends:
+        if planned.kind == "events":
+            report.events.update(_counts(planned.rows, "event_type"))
+            report.duplicates += count_repeats(task.workspace, task.catalog, planned.name, planned.rows)
+        elif planned.kind == "profile":
+            report.profiles[planned.name] = planned.rows.num_rows
+        else:
+            report.bad.update(_counts(planned.rows, "reason"))
+    return report
+
+
+def _counts(rows: pa.Table, column: str) -> dict[str, int]:
+    return {entry["values"]: entry["counts"] for entry in rows[column].value_counts().to_pylist()}
+
+
+def _commit(task: Import, planned: _Append) -> None:
+    if planned.kind == "events":
+        commit_events(task.workspace, task.catalog, planned.name, planned.rows, planned.sources)
+    elif planned.kind == "profile":
+        commit_profiles(task.workspace, task.catalog, planned.name, planned.rows, planned.sources)
+    else:
+        path = task.workspace.dead_letters
+        table = delta.open_table(path) or delta.create_table(path, DEAD_LETTER, [], {})
+        delta.append(table, planned.rows, planned.sources)
+
+
+def _to_arrow(frame: pl.DataFrame, schema: pa.Schema) -> pa.Table:
+    return frame.select(schema.names).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)

@@ -1,0 +1,148 @@
+"""What a mapping says: how the rows of a file become events and profile rows. ``features.mapping_file`` reads the YAML.
+
+A mapping is declarative and frozen. Its ``digest`` is recorded with every import, so the same file is never imported
+twice under the same mapping, nor under another one by mistake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+Aggregate = Literal["", "sum", "min", "max", "first", "count"]
+Epoch = Literal["", "s", "ms", "us"]
+Scalar = str | int | float | bool
+
+HALF_AWAY: Final = "half_away_from_zero"
+FILE_AND_ROW: Final = "file_and_row"
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value of an event: a column, a constant, a product of columns, or the count of a group's rows.
+
+    ``scale`` turns the file's unit into the declared one (pounds to cents: 100). A number that is not whole after
+    scaling makes the row bad unless ``round`` says how to round; rounding is done row by row, before any sum.
+    ``values`` renames texts, ``prefix`` goes before a text. A missing value makes the row bad unless ``optional``.
+    """
+
+    columns: tuple[str, ...] = ()
+    constant: str | int | None = None
+    scale: int = 1
+    round: str = ""
+    values: tuple[tuple[str, str], ...] = ()
+    prefix: str = ""
+    aggregate: Aggregate = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class TimeValue:
+    """A time: a column of times, of text (ISO 8601, or ``format`` in strftime's letters) or of integers since 1970."""
+
+    column: str
+    epoch: Epoch = ""
+    format: str = ""
+    aggregate: Aggregate = ""
+
+
+@dataclass(frozen=True)
+class Delay:
+    """A time that follows another by a stated number of seconds."""
+
+    delay_s: int
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A test of one column, or ``all`` / ``any`` / ``not`` of other conditions. A missing value passes ``is_null`` alone."""
+
+    operator: str
+    column: str = ""
+    operands: tuple[Scalar, ...] = ()
+    parts: tuple[Condition, ...] = ()
+
+    def columns(self) -> Iterator[str]:
+        """Every column that is tested."""
+        if self.column:
+            yield self.column
+        for part in self.parts:
+            yield from part.columns()
+
+
+@dataclass(frozen=True)
+class EventBlock:
+    """How rows become events. ``event_type`` is a constant, or a column whose texts name event types of ``entity``.
+
+    ``event_id`` None stands for file hash, row and event type. With ``group_by``, all rows that are equal in those
+    columns make one event; every other column then needs an aggregate.
+    """
+
+    entity: str
+    event_type: Value
+    entity_id: Value
+    event_id: Value | None
+    event_time: TimeValue
+    ingest_time: TimeValue | Delay
+    region: Value
+    where: tuple[Condition, ...] = ()
+    group_by: tuple[str, ...] = ()
+    attributes: tuple[tuple[str, Value], ...] = ()
+
+
+@dataclass(frozen=True)
+class ProfileBlock:
+    """How rows become rows of one profile. ``collapse`` drops a row that repeats the values of the one before it."""
+
+    profile: str
+    entity_id: Value
+    valid_from: TimeValue
+    created_time: TimeValue | Delay
+    where: tuple[Condition, ...] = ()
+    fields: tuple[tuple[str, Value], ...] = ()
+    collapse: bool = False
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A whole mapping file. ``time_zone`` is that of times without one; rows that fail ``where`` are filtered."""
+
+    name: str
+    catalog: str
+    time_zone: str
+    where: tuple[Condition, ...]
+    events: tuple[EventBlock, ...]
+    profiles: tuple[ProfileBlock, ...]
+
+    @property
+    def digest(self) -> int:
+        """62 bits that tell this mapping's meaning from another's; comments and layout do not count."""
+        content = {key: value for key, value in asdict(self).items() if key != "name"}
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+        return int.from_bytes(digest[:8], "big") >> 2
+
+    def columns(self) -> Iterator[str]:
+        """Every column that the file must have, repeats included."""
+        for condition in self.where:
+            yield from condition.columns()
+        for block in self.events:
+            yield from block.group_by
+            for value in (block.event_type, block.entity_id, block.region, *(value for _, value in block.attributes)):
+                yield from value.columns
+            yield from block.event_id.columns if block.event_id else ()
+            yield from _block_columns(block.where, block.event_time, block.ingest_time)
+        for profile in self.profiles:
+            for value in (profile.entity_id, *(value for _, value in profile.fields)):
+                yield from value.columns
+            yield from _block_columns(profile.where, profile.valid_from, profile.created_time)
+
+
+def _block_columns(where: tuple[Condition, ...], *times: TimeValue | Delay) -> Iterator[str]:
+    for condition in where:
+        yield from condition.columns()
+    for time in times:
+        if isinstance(time, TimeValue):
+            yield time.column
