@@ -158,9 +158,7 @@ class LmdbStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def _keyed(self, shard: int, values: Mapping[str, bytes]) -> list[tuple[bytes, bytes]]:

@@ -25,6 +25,10 @@ class CommitConflict(StoreError):
     """The shard is not where the writer left it: another writer has moved it or has taken it over."""
 
 
+class EntityIdError(StoreError):
+    """An entity id that no store can hold: empty, too long, or no valid text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Watermark:
     """How far a shard has been filled.
@@ -79,7 +83,8 @@ class OnlineStore(Protocol):
         """Read states, profiles and positions of many entities at once; ids may repeat and keep their order.
 
         Raises:
-            StoreError: an id is empty or too long, or stored bytes are damaged.
+            EntityIdError: an id is empty, too long, or no valid text.
+            StoreError: stored bytes are damaged.
             StoreUnavailable: the store cannot answer now.
         """
 
@@ -120,26 +125,24 @@ class OnlineStore(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
 def encode_entity_id(entity_id: str) -> bytes:
     """The id as the bytes under which it is stored.
 
     Raises:
-        StoreError: it is empty, too long, or no valid text.
+        EntityIdError: it is empty, too long, or no valid text.
     """
     try:
         key = entity_id.encode()
     except UnicodeEncodeError as error:
-        raise StoreError(
+        raise EntityIdError(
             explain("entity id is no valid text", which=ascii(entity_id)[:80], expected="text that UTF-8 can encode",
                     got=error.reason, next_step="send the id as valid Unicode text")
         ) from error  # fmt: skip
     if not 0 < len(key) <= MAX_ENTITY_ID_BYTES:
-        raise StoreError(
+        raise EntityIdError(
             explain("entity id has a length that no store can hold", which=repr(entity_id[:40]),
                     expected=f"1 to {MAX_ENTITY_ID_BYTES} bytes of UTF-8", got=f"{len(key)} bytes",
                     next_step="use the id under which the events were imported")

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[3]
 
 
 def open_store(path: Path, **changes: Any) -> LmdbStore:
-    return LmdbStore.open(path, **{"view_key": "buyer@1", "view_hash": "abc", "partitions": PARTITIONS, "create": True} | changes)
+    arguments = {"view_key": "buyer@1", "view_hash": "abc", "partitions": PARTITIONS, "create": True}
+    return LmdbStore.open(path, **arguments | changes)
 
 
 def fill(store: LmdbStore, count: int, size: int = 640) -> None:
@@ -169,7 +170,8 @@ def test_a_reader_sees_what_another_process_writes_meanwhile(filled: Path) -> No
     chosen = [next(n for n in names if partition_of([n], 2)[0] == shard) for shard in (0, 1)]
     with open_store(filled, readonly=True) as store:
         assert [len(value) for value in store.get_many(chosen).states] == [640, 640]
-        subprocess.run([sys.executable, "-c", script, str(filled), *chosen], cwd=ROOT, check=True, env={"PYTHONPATH": str(ROOT)})
+        command = [sys.executable, "-c", script, str(filled), *chosen]
+        subprocess.run(command, cwd=ROOT, check=True, env={"PYTHONPATH": str(ROOT)})
         found = store.get_many(chosen)
         assert found.states == [bytes(32)] * 2
         assert found.watermarks == {shard: Watermark(9, 9, 9, 1) for shard in (0, 1)}

@@ -1,0 +1,157 @@
+"""One serving process: KServe's model server for one model version, on 127.0.0.1, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import uvloop
+from kserve import ModelServer
+
+from features.errors import explain
+from features.online.lmdb import LmdbStore
+from inference.artifact import ModelArtifact, read_artifact
+from inference.dataplane import FixedRepository, ScoringDataPlane
+from inference.endpoint import ScoringModel
+from inference.errors import ServerError
+from inference.predictor import Predictor, use_one_thread_a_prediction
+from inference.rest import LoopbackRESTServer
+from inference.rpc import LOOPBACK, LoopbackGRPCServer
+from inference.settings import ServerSettings
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a started server listens."""
+
+    http_port: int
+    grpc_port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.http_port}"
+
+    @property
+    def grpc(self) -> str:
+        return f"{LOOPBACK}:{self.grpc_port}"
+
+
+class LoopbackModelServer(ModelServer):
+    """KServe's ModelServer with front ends that listen on 127.0.0.1, where KServe would listen everywhere."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        super().__init__(
+            http_port=settings.http_port, grpc_port=settings.grpc_port, workers=1, enable_latency_logging=False,
+            grace_period=settings.grace_period_s,
+        )  # fmt: skip
+        quieten()
+        self._settings = settings
+        self.dataplane = ScoringDataPlane(self.registered_models)
+        self.model_repository_extension = FixedRepository(self.registered_models)
+
+    def serve(self, model: ScoringModel, announce: Callable[[Addresses], None]) -> None:
+        """Serve one model until SIGTERM or SIGINT, then finish the requests in flight.
+
+        Args:
+            model: loaded and warmed up.
+            announce: called once, when both front ends accept requests and the model has answered.
+
+        Raises:
+            ServerError: a port is taken, or the model does not answer.
+        """
+        listener = bind(self._settings.http_port)
+        model.enable_latency_logging = False
+        self.register_model(model)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # uvicorn handles these while it serves, and raises them again when it has finished: then they mean nothing.
+            signal.signal(number, lambda *_: None)
+        with listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve_until_stopped(listener, announce))
+
+    async def _serve_until_stopped(self, listener: socket.socket, announce: Callable[[Addresses], None]) -> None:
+        rest = LoopbackRESTServer(
+            listener, self._settings.model_name, data_plane=self.dataplane,
+            model_repository_extension=self.model_repository_extension, grace_period=self._settings.grace_period_s,
+        )  # fmt: skip
+        grpc = LoopbackGRPCServer(self._settings.grpc_port, self.dataplane, self.model_repository_extension)
+        grpc_port = await grpc.start()
+        try:
+            serving = asyncio.create_task(rest.start())
+            while not rest.started and not serving.done():
+                await asyncio.sleep(0.01)
+            if not await self.dataplane.ready():
+                rest.stop()
+                await serving
+                raise ServerError(
+                    explain("model does not answer", which=self._settings.model_name, expected="a score for an unknown entity",
+                            got="an error", next_step="look at the store and the model folder")
+                )  # fmt: skip
+            announce(Addresses(listener.getsockname()[1], grpc_port))
+            await serving
+        finally:
+            await grpc.stop(self._settings.grace_period_s)
+
+
+def run_server(settings: ServerSettings, *, clock_us: Callable[[], int], announce: Callable[[Addresses], None]) -> None:
+    """Load a model version, open its store, serve both until the process is told to stop.
+
+    Args:
+        settings: what to serve and where.
+        clock_us: gives ``now``, UTC microseconds, for requests that bring none.
+        announce: called once, when requests are accepted.
+
+    Raises:
+        ArtifactError: the model folder cannot be served.
+        StoreError: the online store is missing, damaged, or of another view version.
+        ServerError: a port is taken, or the model does not answer.
+    """
+    use_one_thread_a_prediction()
+    artifact = read_artifact(settings.model_path)
+    with open_store(settings, artifact) as store:
+        predictor = Predictor(artifact)
+        predictor.warm_up()
+        model = ScoringModel(settings, artifact, predictor, store, clock_us)
+        try:
+            LoopbackModelServer(settings).serve(model, announce)
+        finally:
+            model.close()
+
+
+def open_store(settings: ServerSettings, artifact: ModelArtifact) -> LmdbStore:
+    """The online store of the view version that the model pins, for reading."""
+    return LmdbStore.open(
+        settings.store_path,
+        view_key=artifact.view.key,
+        view_hash=artifact.view_hash,
+        partitions=artifact.catalog.log_partitions,
+        readonly=True,
+    )
+
+
+def bind(port: int) -> socket.socket:
+    """A socket that listens on 127.0.0.1.
+
+    Raises:
+        ServerError: the port is taken.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((LOOPBACK, port))
+    except OSError as error:
+        listener.close()
+        raise ServerError(
+            explain("HTTP port cannot be bound", which=f"{LOOPBACK}:{port}", expected="a free port", got=str(error),
+                    next_step="stop what uses it or pass another --port")
+        ) from error  # fmt: skip
+    return listener
+
+
+def quieten() -> None:
+    """Keep errors that nobody expected; drop the lines that KServe and uvicorn write for every request."""
+    for name in ("kserve", "kserve.trace", "uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.ERROR)

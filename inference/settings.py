@@ -1,0 +1,34 @@
+"""What one serving process is told at its start; read once at the entry and passed down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Settings of one server, which serves one version of one model.
+
+    Attributes:
+        model_name: the model's name in URLs and gRPC requests.
+        model_version: its registered version.
+        model_path: folder of that version, with ``saved_model/`` and ``model.json``.
+        store_path: folder of the online store of the model's view version.
+        http_port, grpc_port: ports on 127.0.0.1; 0 lets the system choose.
+        revision: which of several deployments of the model answers; every reply carries it.
+        max_entities: most entities in one request; more are refused.
+        graph_threads: predictions that run at the same time, each on one core.
+        grace_period_s: seconds that requests in flight get to finish when the server is told to stop.
+    """
+
+    model_name: str
+    model_version: int
+    model_path: Path
+    store_path: Path
+    http_port: int = 8080
+    grpc_port: int = 8081
+    revision: str = "stable"
+    max_entities: int = 5_000
+    graph_threads: int = 2
+    grace_period_s: int = 10
