@@ -89,7 +89,7 @@ def make_preprocessing_fn(plan: GraphPlan) -> Callable[[Tensors], Tensors]:
 
     def preprocessing_fn(inputs: Tensors) -> Tensors:
         outputs = finish(plan, inputs)
-        blocks = [tft.scale_to_z_score(outputs["logs"], elementwise=True)]
+        blocks = [_scale(outputs["logs"])]
         if plan.optional_names:
             blocks.append(outputs["missing"])
         if plan.view.bucketed:
@@ -174,8 +174,19 @@ def _local_hour(plan: GraphPlan, inputs: Tensors) -> tf.Tensor | None:
     return tf.math.floormod(tf.math.floordiv(local_s, layout.HOUR_S), 24)
 
 
+def _scale(columns: tf.Tensor) -> tf.Tensor:
+    """Each column less its training mean, over its training deviation; a constant column becomes 0.
+
+    Multiplies by the reciprocal instead of dividing: TensorFlow's optimiser rewrites a division by a constant in some
+    loaders and not in others, and the last bits would differ.
+    """
+    mean = tft.mean(columns, reduce_instance_dims=False)
+    variance = tft.var(columns, reduce_instance_dims=False)
+    return (columns - mean) * tf.where(variance > 0, tf.math.reciprocal(tf.sqrt(variance)), tf.ones_like(variance))
+
+
 def _quantile_ranks(plan: GraphPlan, finished: tf.Tensor) -> tf.Tensor:
     """Each bucketed feature's quantile among training rows, from 0 to 1."""
     chosen = [plan.finished_names.index(name) for name in plan.view.bucketed]
     rank = tft.bucketize(tf.gather(finished, chosen, axis=1), QUANTILES, elementwise=True)
-    return tf.cast(rank, tf.float32) / (QUANTILES - 1)
+    return tf.cast(rank, tf.float32) * (1 / (QUANTILES - 1))

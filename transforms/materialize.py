@@ -56,7 +56,7 @@ def materialize(
     job = _Job(workspace.root, catalog, view, as_of_us, path)
     results = path.parent / f"{path.name}.results"
     results.mkdir(parents=True, exist_ok=True)
-    options = PipelineOptions(runner=runner, save_main_session=False)
+    options = PipelineOptions(flags=[], runner=runner, save_main_session=False)
     with beam.Pipeline(options=options) as pipeline:
         shards = pipeline | "Shards" >> beam.Create(range(catalog.log_partitions))
         _ = shards | "Fold" >> beam.ParDo(_FillShard(job, results))
