@@ -12,7 +12,7 @@ def evaluate(model: str, features: Input[Dataset], network: Input[Model], seed: 
     Args:
         model: name of a model spec.
         features: Parquet with label, split, transformed and finished features.
-        network: folder with ``network.keras``.
+        network: folder of the train step.
         seed: seed of the bootstrap.
         evaluation: JSON file with metrics and their intervals; the headline figures also as KFP metrics.
     """

@@ -17,7 +17,7 @@ def fit_graph(model: str, rows: Input[Dataset], graph: Output[Model], features: 
     """
     from pathlib import Path
 
-    from components.composition import declarations_of
+    from components.declarations import declarations_of
     from transforms.fit import fit_graph as fit
 
     catalog, view = declarations_of(model)

@@ -16,13 +16,12 @@ def gate(model: str, evaluation: Input[Metrics], report: Output[Markdown]) -> st
     Returns:
         ``blessed`` or ``not blessed``.
     """
-    import json
     from pathlib import Path
 
     from models.gate import judge
     from models.specs import load_spec
 
-    verdict = judge(load_spec(model), json.loads(Path(evaluation.path).read_text(encoding="utf-8")))
+    verdict = judge(load_spec(model), Path(evaluation.path))
     decision = "blessed" if verdict.blessed else "not blessed"
     Path(report.path).write_text(f"# {model}: {decision}\n\n{verdict.reason}\n", encoding="utf-8")
     report.metadata["reason"] = verdict.reason

@@ -73,7 +73,8 @@ def launch(workspace: Workspace, model: str, *, known_at_us: int | None = None, 
     started_us = now_us()
     run_id = run_id_of(started_us, model)
     parameters = {
-        "model": model, "workspace": str(workspace.root.resolve()), "known_at_us": known_at_us, "seed": seed, "run_id": run_id,
+        "model": model, "workspace": str(workspace.root.resolve()), "known_at_us": known_at_us, "started_at_us": started_us,
+        "seed": seed, "run_id": run_id,
     }  # fmt: skip
     record = RunRecord(
         run_id=run_id, pipeline="training", model=model, started_at=show_instant(started_us), parameters=parameters,

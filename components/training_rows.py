@@ -1,0 +1,133 @@
+"""Training rows as known at a time: the log, the profiles and a model's spec brought together.
+
+The rooms that take part do not know each other. Here the models room says which (entity, now) to draw and how each turned
+out, the features room says what was known of each entity at its ``now``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from components.declarations import declarations_of
+from features import delta
+from features.declarations import Catalog, View
+from features.errors import explain
+from features.events import DEDUPLICATION_HORIZON_S, deduplicate, read_events
+from features.point_in_time import states_as_known
+from features.profiles import profiles_as_of
+from features.rows import ARROW_TYPES, TIME, training_schema
+from features.workspace import Workspace
+from models.cutoffs import Sample, sample_rows
+from models.errors import TrainingError
+from models.labels import label_rows
+from models.specs import load_spec
+
+ROW_GROUP_ROWS: Final = 50_000
+
+
+@dataclass(frozen=True)
+class DataVersions:
+    """What a run reads, so that a record can name it.
+
+    Attributes:
+        catalog, view, view_hash: the declarations.
+        tables: Delta version by table, the event log and every profile; -1 where nothing was ever written.
+        log_end_us: newest ingest_time of the event log, UTC microseconds: what is not in by then is not known.
+    """
+
+    catalog: str
+    view: str
+    view_hash: str
+    tables: dict[str, int]
+    log_end_us: int
+
+    def as_record(self) -> dict[str, Any]:
+        """For a run record: one flat mapping."""
+        return {"catalog": self.catalog, "view": self.view, "view_hash": self.view_hash, **self.tables}
+
+
+def describe_data(workspace: Workspace, model: str) -> DataVersions:
+    """The versions of everything that a model's training rows are made from.
+
+    Raises:
+        TrainingError: the event log is empty.
+        PlumblineError: the model is unknown, or a table cannot be read.
+    """
+    catalog, view = declarations_of(model)
+    paths = {f"events/{view.entity}": workspace.events(view.entity)}
+    paths |= {f"profiles/{name}": workspace.profile(name) for name in view.profiles}
+    opened = {name: delta.open_table(path) for name, path in paths.items()}
+    ingest_time = read_events(workspace, catalog, view.entity, columns=["ingest_time"])["ingest_time"]
+    if not len(ingest_time):
+        raise TrainingError(
+            explain("event log is empty", which=str(workspace.events(view.entity)), expected=f"events of entity {view.entity!r}",
+                    got="none", next_step="import events with `plumb events import`")
+        )  # fmt: skip
+    return DataVersions(
+        catalog=catalog.name, view=view.key, view_hash=catalog.view_hash(view), log_end_us=pc.max(ingest_time.cast(pa.int64())).as_py(),
+        tables={name: -1 if table is None else table.version() for name, table in opened.items()},
+    )  # fmt: skip
+
+
+def build_training_rows(workspace: Workspace, model: str, known_at_us: int, path: Path) -> dict[str, Any]:
+    """Write a model's training rows to ``path``, one Parquet file of ``training_schema``; it appears whole or not at all.
+
+    Nothing enters that became known after ``known_at_us``. Where the log ends before it, the log's end takes its place:
+    silence after the end of the log is no evidence that nothing happened. Request fields have their defaults, because
+    nothing in the log says what a caller would have sent.
+
+    Returns:
+        Counts by split and the data versions, for the artifact's metadata.
+    Raises:
+        PlumblineError: the model is unknown, the log is empty, or the history is too short.
+    """
+    spec = load_spec(model)
+    catalog, view = declarations_of(model)
+    versions = describe_data(workspace, model)
+    known_at_us = min(known_at_us, versions.log_end_us)
+    log = read_events(workspace, catalog, view.entity, known_by_us=known_at_us)
+    events = deduplicate(log, horizon_s=DEDUPLICATION_HORIZON_S)
+    sample = sample_rows(events, spec, lag_s=view.lag_s, known_at_us=known_at_us)
+    labels = label_rows(events, spec.label, sample.entity_ids, sample.now_us, known_at_us=known_at_us)
+    columns = {
+        "entity_id": sample.entity_ids,
+        "now": pa.array(sample.now_us).cast(TIME),
+        "state": states_as_known(events, catalog, view, sample.entity_ids, sample.now_us),
+        **{name: labels[name] for name in labels.column_names},
+        "split": sample.split,
+        **dict(read_fields(workspace, catalog, view, sample)),
+    }
+    schema = training_schema(catalog, view)
+    rows = pa.table([columns[field.name] for field in schema], schema=schema)
+    partial = path.with_name(f"{path.name}.partial")
+    pq.write_table(rows, partial, row_group_size=ROW_GROUP_ROWS)
+    partial.replace(path)
+    return {**versions.as_record(), "known_at_us": known_at_us, "events": log.num_rows, "rows": rows.num_rows, **count_splits(rows)}
+
+
+def read_fields(workspace: Workspace, catalog: Catalog, view: View, sample: Sample) -> Iterator[tuple[str, pa.Array]]:
+    """Profile values as known at each row's ``now``, and request fields at their defaults, by name."""
+    for profile in view.profiles:
+        values = profiles_as_of(workspace, catalog, profile, sample.entity_ids, sample.now_us)
+        yield from zip(values.column_names, values.columns, strict=True)
+    for entry in view.request:
+        default = pa.scalar(entry.default, ARROW_TYPES[entry.dtype])
+        yield entry.name, pa.repeat(default, len(sample.entity_ids))
+
+
+def count_splits(rows: pa.Table) -> dict[str, int]:
+    """Rows and positive labels by split, as ``rows_train``, ``positives_train`` and so on."""
+    split, positive = np.array(rows["split"].to_pylist()), np.array(rows["label"].fill_null(0))
+    counts = {}
+    for name in sorted(set(split.tolist())):
+        counts[f"rows_{name}"] = int((split == name).sum())
+        counts[f"positives_{name}"] = int(positive[split == name].sum())
+    return counts
