@@ -68,6 +68,11 @@ def collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
         raise corrupted(path, error) from error
 
 
+def collect_arrow(frame: pl.LazyFrame, path: Path) -> pa.Table:
+    """``collect`` as an Arrow table; texts are large strings."""
+    return collect(frame, path).to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
 def has_applied(table: DeltaTable | None, source: str, version: int, path: Path) -> bool:
     """Whether ``source`` was already appended, in the same commit that recorded it.
 
@@ -83,10 +88,16 @@ def has_applied(table: DeltaTable | None, source: str, version: int, path: Path)
     return applied is not None
 
 
+def have_applied(table: DeltaTable | None, sources: Mapping[str, int], path: Path) -> bool:
+    """Whether all of ``sources`` (name -> version) were already appended; raises as ``has_applied`` does."""
+    return sum(has_applied(table, name, version, path) for name, version in sources.items()) == len(sources)
+
+
 def append(table: DeltaTable, rows: pa.Table, sources: Mapping[str, int]) -> None:
     """Append ``rows`` and record ``sources`` (name -> version) in one atomic commit; new columns are added as nullable."""
     transactions = [Transaction(name, version) for name, version in sources.items()]
-    write_deltalake(table, rows, mode="append", schema_mode="merge", commit_properties=CommitProperties(app_transactions=transactions))
+    commit = CommitProperties(app_transactions=transactions)
+    write_deltalake(table, rows, mode="append", schema_mode="merge", commit_properties=commit)
 
 
 def check_columns(table: DeltaTable, schema: pa.Schema, path: Path) -> None:

@@ -56,11 +56,11 @@ def append_events(
     path = workspace.events(entity)
     with delta.writing(path):
         log = open_log(workspace, catalog, entity)
-        if all([delta.has_applied(log, name, version, path) for name, version in sources.items()]):
+        if delta.have_applied(log, sources, path):
             return 0
         stamped = stamp_events(workspace, catalog, entity, table, late=late)
         commit_events(workspace, catalog, entity, stamped, sources)
-    return stamped.num_rows
+    return int(stamped.num_rows)
 
 
 def commit_events(workspace: Workspace, catalog: Catalog, entity: str, stamped: pa.Table, sources: Mapping[str, int]) -> None:
@@ -165,8 +165,10 @@ def read_events(  # noqa: PLR0913 - three names say which log, four narrow the r
         frame = frame.filter(pl.col("log_partition") == partition)
     place = ["log_partition", "log_offset"]
     names = [*dict.fromkeys([*(name for name in wanted.names if name in stored), *place])]
-    rows = delta.collect(frame.select(names), workspace.events(entity)).sort(place).to_arrow(compat_level=pl.CompatLevel.oldest())
-    found = [rows[field.name].cast(field.type) if field.name in stored else pa.nulls(rows.num_rows, field.type) for field in wanted]
+    rows = delta.collect_arrow(frame.select(names).sort(place), workspace.events(entity))
+    found = [
+        rows[field.name].cast(field.type) if field.name in stored else pa.nulls(rows.num_rows, field.type) for field in wanted
+    ]
     return pa.table(found, schema=wanted)
 
 
@@ -214,8 +216,7 @@ def count_repeats(workspace: Workspace, catalog: Catalog, entity: str, stamped: 
         return int(batch.num_rows - deduplicate(batch).num_rows)
     since = stamped["ingest_time"].combine_chunks().cast(pa.int64()).to_numpy().min() - DEDUPLICATION_HORIZON_S * US_PER_S
     frame = pl.scan_delta(log).filter((pl.col("ingest_day") >= _at(since).date()) & (pl.col("ingest_time") >= _at(since)))
-    rows = delta.collect(frame.select(names), workspace.events(entity)).to_arrow(compat_level=pl.CompatLevel.oldest())
-    tail = rows.cast(batch.schema)
+    tail = delta.collect_arrow(frame.select(names), workspace.events(entity)).cast(batch.schema)
     kept = deduplicate(pa.concat_tables([tail, batch])).num_rows - deduplicate(tail).num_rows
     return int(batch.num_rows - kept)
 
@@ -235,7 +236,8 @@ def _heads(workspace: Workspace, catalog: Catalog, entity: str) -> tuple[np.ndar
     last_ingest_us = np.full(catalog.log_partitions, np.iinfo(np.int64).min)
     log = open_log(workspace, catalog, entity)
     if log is not None:
-        grouped = pl.scan_delta(log).group_by("log_partition").agg(pl.col("log_offset").max(), pl.col("ingest_time").max().dt.epoch("us"))
+        newest = (pl.col("log_offset").max(), pl.col("ingest_time").max().dt.epoch("us"))
+        grouped = pl.scan_delta(log).group_by("log_partition").agg(newest)
         for partition, offset, ingest_us in delta.collect(grouped, workspace.events(entity)).iter_rows():
             next_offsets[partition], last_ingest_us[partition] = offset + 1, ingest_us
     return next_offsets, last_ingest_us
@@ -244,7 +246,8 @@ def _heads(workspace: Workspace, catalog: Catalog, entity: str) -> tuple[np.ndar
 def _check_batch(catalog: Catalog, entity: str, table: pa.Table) -> None:
     schema = event_schema(catalog.attributes_of(entity))
     required = [field.name for field in schema if not field.nullable and field.name not in STAMPED]
-    _require(not (missing := set(required) - set(table.column_names)), entity, f"columns {', '.join(required)}", f"no {missing}")
+    missing = ", ".join(sorted(set(required) - set(table.column_names)))
+    _require(not missing, entity, f"columns {', '.join(required)}", f"no {missing}")
     extra = set(table.column_names) - set(schema.names) | set(STAMPED) & set(table.column_names)
     _require(not extra, entity, "columns that the catalog declares", ", ".join(sorted(extra)))
     for name in required:
@@ -257,7 +260,8 @@ def _check_batch(catalog: Catalog, entity: str, table: pa.Table) -> None:
     event_us = _micros(table, "event_time")
     _require(bool((event_us >= 0).all()), entity, "event_time since 1970", "an earlier one")
     ahead = int((event_us - _micros(table, "ingest_time") > MAX_FUTURE_S * US_PER_S).sum())
-    _require(ahead == 0, entity, f"event_time at most {MAX_FUTURE_S} s after ingest_time", f"{ahead} events dated further ahead")
+    latest = f"event_time at most {MAX_FUTURE_S} s after ingest_time"
+    _require(ahead == 0, entity, latest, f"{ahead} events dated further ahead")
 
 
 def _require(holds: bool, entity: str, expected: str, got: str) -> None:
@@ -269,7 +273,8 @@ def _require(holds: bool, entity: str, expected: str, got: str) -> None:
 def _older_than_the_log(workspace: Workspace, entity: str, rows: int, oldest_us: int, last_us: int) -> EventLogError:
     times = [str(np.datetime64(value, "us")) + "Z" for value in (last_us, oldest_us)]
     return EventLogError(
-        explain("events are older than the log", which=str(workspace.events(entity)), expected=f"ingest_time from {times[0]} on",
+        explain("events are older than the log", which=str(workspace.events(entity)),
+                expected=f"ingest_time from {times[0]} on",
                 got=f"{rows} events behind their partition, the oldest of {times[1]}",
                 next_step="import files in time order, or pass --late to have them known from the log's last ingest time on")
     )  # fmt: skip

@@ -6,10 +6,12 @@ microseconds, beside an expression that is null where the row is good and a one-
 
 from __future__ import annotations
 
+import operator
 from functools import reduce
 from typing import Final, NamedTuple
 
 import polars as pl
+from polars.expr.whenthen import ChainedThen, Then
 
 from features.errors import MappingError, explain
 from features.mapping import Condition, TimeValue, Value
@@ -25,6 +27,7 @@ BINARY_NOISE_DIGITS: Final = 6
 
 ISO_AWARE: Final = r":\d{2}(?:\.\d+)?(?:[+-]\d{2}:?\d{2})$"
 ISO_FORMATS: Final = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
+COMPARE: Final = {"greater_than": operator.gt, "at_least": operator.ge, "less_than": operator.lt, "at_most": operator.le}
 EPOCH_US: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
@@ -62,16 +65,16 @@ def read_whole(value: Value, schema: pl.Schema, name: str) -> Reading:
         if not (schema[column].is_numeric() or schema[column] in (pl.String, pl.Null)):
             raise _unusable(column, schema[column], f"{name}: a column of numbers")
     sources = [pl.col(column) for column in value.columns]
-    floats = reduce(lambda left, right: left * right, (source.cast(pl.Float64, strict=False) for source in sources)) * float(value.scale)
+    floats = reduce(_times, (source.cast(pl.Float64, strict=False) for source in sources)) * float(value.scale)
     settled = floats.round(BINARY_NOISE_DIGITS, mode="half_away_from_zero")
     rounded = settled.round(0, mode="half_away_from_zero")
     whole = pl.when(rounded.abs() <= MAX_WHOLE).then(rounded.cast(pl.Int64, strict=False))
     if all(schema[column].is_integer() for column in value.columns):
-        exact = reduce(lambda left, right: left * right, (source.cast(pl.Int64) for source in sources)) * value.scale
+        exact = reduce(_times, (source.cast(pl.Int64) for source in sources)) * value.scale
         whole = pl.when(floats.abs() <= MAX_WHOLE).then(exact)
-    missing = pl.any_horizontal([_absent(source, schema[column]) for source, column in zip(sources, value.columns, strict=True)])
+    missing = pl.any_horizontal([_absent(pl.col(column), schema[column]) for column in value.columns])
     readable = floats.is_finite().fill_null(False)
-    reason = pl.when(~missing & ~readable).then(pl.lit(f"{name} is not a number"))
+    reason: Then | ChainedThen = pl.when(~missing & ~readable).then(pl.lit(f"{name} is not a number"))
     reason = reason.when(~missing & (floats.abs() > MAX_WHOLE)).then(pl.lit(f"{name} is beyond 2**53"))
     if not value.round:
         reason = reason.when(~missing & (settled != rounded)).then(pl.lit(f"{name} is not a whole number"))
@@ -98,9 +101,10 @@ def read_time(time: TimeValue, schema: pl.Schema, zone: str, name: str) -> Readi
         utc = pl.lit(None, UTC_TIME)
     else:
         raise _unusable(time.column, dtype, f"{name}: times, ISO 8601 texts, or integers with 'epoch: s|ms|us'")
-    reason = pl.when(missing).then(pl.lit(f"{name} is missing"))
+    reason: Then | ChainedThen = pl.when(missing).then(pl.lit(f"{name} is missing"))
     if local is not None and zone:
-        reason = reason.when(local.is_not_null() & utc.is_null()).then(pl.lit(f"{name} does not exist or is ambiguous in {zone}"))
+        unplaced = local.is_not_null() & utc.is_null()
+        reason = reason.when(unplaced).then(pl.lit(f"{name} does not exist or is ambiguous in {zone}"))
     reason = reason.when(utc.is_null()).then(pl.lit(f"{name} cannot be read as a time"))
     return Reading(utc, reason.when(utc.dt.epoch("us") < 0).then(pl.lit(f"{name} is before 1970")))
 
@@ -124,24 +128,34 @@ def _match(condition: Condition, schema: pl.Schema) -> pl.Expr:
     if condition.operator == "all":
         return match_rows(condition.parts, schema)
     if condition.operator == "any":
-        return reduce(lambda left, right: left | right, (_match(part, schema) for part in condition.parts), pl.lit(False))
-    source, dtype = pl.col(condition.column), schema[condition.column]
+        return reduce(_or, (_match(part, schema) for part in condition.parts), pl.lit(False))
+    return _test(condition, pl.col(condition.column), schema[condition.column])
+
+
+def _test(condition: Condition, source: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     operand = condition.operands[0]
     if condition.operator == "is_null":
         return _absent(source, dtype) == operand
     if condition.operator in ("equals", "in"):
-        return reduce(lambda left, right: left | right, (_equals(source, dtype, each) for each in condition.operands))
+        return reduce(_or, (_equals(source, each) for each in condition.operands))
     if condition.operator == "not_equals":
-        return ~_equals(source, dtype, operand)
+        return ~_equals(source, operand)
     if condition.operator == "starts_with":
         return source.cast(pl.String).str.starts_with(str(operand)).fill_null(False)
     number = source.cast(pl.Float64, strict=False)
-    compared = {"greater_than": number > operand, "at_least": number >= operand, "less_than": number < operand, "at_most": number <= operand}
     unreadable = number.is_null() & ~_absent(source, dtype)
-    return pl.when(~unreadable).then(compared[condition.operator].fill_null(False))
+    return pl.when(~unreadable).then(COMPARE[condition.operator](number, operand).fill_null(False))
 
 
-def _equals(source: pl.Expr, dtype: pl.DataType, operand: str | int | float | bool) -> pl.Expr:
+def _times(left: pl.Expr, right: pl.Expr) -> pl.Expr:
+    return left * right
+
+
+def _or(left: pl.Expr, right: pl.Expr) -> pl.Expr:
+    return left | right
+
+
+def _equals(source: pl.Expr, operand: str | int | float | bool) -> pl.Expr:
     if isinstance(operand, str):
         return (source.cast(pl.String) == operand).fill_null(False)
     if isinstance(operand, bool):

@@ -70,19 +70,22 @@ def _check_file(source: SourceFile, mapping: Mapping) -> None:
     for column in mapping.columns():
         if column not in present:
             raise MappingError(
-                explain("column is not in the file", which=f"{column!r} of mapping {mapping.name}", expected=f"one of {', '.join(present)}",
-                        got=f"no such column in {source.path}", next_step="correct the mapping or pass the file it is for")
+                explain("column is not in the file", which=f"{column!r} of mapping {mapping.name}",
+                        expected=f"one of {', '.join(present)}", got=f"no such column in {source.path}",
+                        next_step="correct the mapping or pass the file it is for")
             )  # fmt: skip
     if mapping.time_zone:
         return
-    blocks = [(block.event_time, block.ingest_time) for block in mapping.events] + [(b.valid_from, b.created_time) for b in mapping.profiles]
-    for time in {time for pair in blocks for time in pair if isinstance(time, TimeValue)}:
+    times = [time for block in mapping.events for time in (block.event_time, block.ingest_time)]
+    times += [time for block in mapping.profiles for time in (block.valid_from, block.created_time)]
+    for time in dict.fromkeys(time for time in times if isinstance(time, TimeValue)):
         naive = naive_rows(time, schema)
         if source.frame.select(naive.any()).item():
             example = source.frame.filter(naive)[time.column][0]
             raise MappingError(
-                explain("time zone is missing", which=f"column {time.column!r} of {source.path}", expected="time_zone in the mapping",
-                        got=f"times without a zone, {example}", next_step=f"add time_zone (UTC, Europe/London) to {mapping.name}")
+                explain("time zone is missing", which=f"column {time.column!r} of {source.path}",
+                        expected="time_zone in the mapping", got=f"times without a zone, {example}",
+                        next_step=f"add time_zone (UTC, Europe/London) to {mapping.name}")
             )  # fmt: skip
 
 
@@ -166,9 +169,10 @@ def _group(good: pl.DataFrame, read: pl.DataFrame, block: EventBlock) -> tuple[p
         good = good.join(spoilt, on=keys, how="anti", nulls_equal=True)
     aggregates = {name: _aggregate(name, value) for name, value in _named_values(block)}
     rest = [name for name in read.columns if name not in (ROW, REASON, *keys, *aggregates)]
-    grouped = good.group_by(keys).agg(pl.col(ROW).min(), *aggregates.values(), *(pl.col(name).first() for name in rest)).sort(ROW)
-    too_large = [pl.when(pl.col(name).abs() > MAX_WHOLE).then(pl.lit(f"{name} is beyond 2**53")) for name, _ in block.attributes
-                 if grouped.schema[name] == pl.Int64]  # fmt: skip
+    firsts = [pl.col(name).first() for name in rest]
+    grouped = good.group_by(keys).agg(pl.col(ROW).min(), *aggregates.values(), *firsts).sort(ROW)
+    wholes = [name for name, _ in block.attributes if grouped.schema[name] == pl.Int64]
+    too_large = [pl.when(pl.col(name).abs() > MAX_WHOLE).then(pl.lit(f"{name} is beyond 2**53")) for name in wholes]
     grouped = grouped.with_columns(pl.coalesce(NO_REASON, *too_large).alias(REASON))
     refused = [condemned.select(ROW, pl.lit("another row of the same event is bad").alias(REASON)),
                grouped.filter(pl.col(REASON).is_not_null()).select(ROW, REASON)]  # fmt: skip
@@ -176,8 +180,8 @@ def _group(good: pl.DataFrame, read: pl.DataFrame, block: EventBlock) -> tuple[p
 
 
 def _named_values(block: EventBlock) -> Iterable[tuple[str, Value | TimeValue]]:
-    named = (("event_type", block.event_type), ("entity_id", block.entity_id), ("event_id", block.event_id),
-             ("event_time", block.event_time), ("ingest_time", block.ingest_time), ("region", block.region), *block.attributes)  # fmt: skip
+    names = ("event_type", "entity_id", "event_id", "event_time", "ingest_time", "region")
+    named = [*((name, getattr(block, name)) for name in names), *block.attributes]
     return ((name, value) for name, value in named if isinstance(value, Value | TimeValue))
 
 
@@ -195,7 +199,8 @@ def _profile_rows_of(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(profile rows, refused rows with their reasons) of one block."""
     schema, zone, mapped = source.frame.schema, mapping.time_zone, dict(block.fields)
-    readings = {"entity_id": read_text(block.entity_id, schema, "entity_id"), "valid_from": read_time(block.valid_from, schema, zone, "valid_from")}
+    readings = {"entity_id": read_text(block.entity_id, schema, "entity_id")}
+    readings["valid_from"] = read_time(block.valid_from, schema, zone, "valid_from")
     if isinstance(block.created_time, TimeValue):
         readings["created_time"] = read_time(block.created_time, schema, zone, "created_time")
     for field in catalog.profile(block.profile).fields:
@@ -203,7 +208,8 @@ def _profile_rows_of(
         absent = Reading(pl.lit(None, dtype), NO_REASON)
         readings[field.name] = read(mapped[field.name], schema, field.name) if field.name in mapped else absent
     reason = pl.coalesce(pl.col(REASON), *(reading.reason for reading in readings.values()))
-    read_rows = rows.select(pl.col(ROW), reason.alias(REASON), *(reading.value.alias(name) for name, reading in readings.items()))
+    columns = [reading.value.alias(name) for name, reading in readings.items()]
+    read_rows = rows.select(pl.col(ROW), reason.alias(REASON), *columns)
     good = read_rows.filter(pl.col(REASON).is_null())
     if isinstance(block.created_time, Delay):
         good = good.with_columns(created_time=pl.col("valid_from") + pl.duration(seconds=block.created_time.delay_s))
@@ -218,7 +224,8 @@ def _profile_rows_of(
 def _collapse(rows: pl.DataFrame, fields: list[str]) -> pl.DataFrame:
     """Drop a row that repeats its predecessor's values and was not known before it; rows are by entity and valid_from."""
     same = [pl.col(name).eq_missing(pl.col(name).shift(1)) for name in fields]
-    repeats = pl.all_horizontal(pl.col("entity_id") == pl.col("entity_id").shift(1), pl.col("created_time") >= pl.col("created_time").shift(1), *same)
+    known_later = pl.col("created_time") >= pl.col("created_time").shift(1)
+    repeats = pl.all_horizontal(pl.col("entity_id") == pl.col("entity_id").shift(1), known_later, *same)
     return rows.filter(~repeats.fill_null(False))
 
 
@@ -227,5 +234,3 @@ def _with_content(bad: pl.DataFrame, source: SourceFile) -> pl.DataFrame:
     bad = bad.sort(ROW, maintain_order=True)
     content = source.frame[bad[ROW]].drop(ROW).select(pl.struct(pl.all()).struct.json_encode().alias("content"))
     return bad.rename({ROW: "row", REASON: "reason"}).with_columns(content["content"])
-
-

@@ -35,7 +35,7 @@ def append_profiles(
     rows = check_profiles(catalog, profile_name, table)
     with delta.writing(path):
         stored = open_profile(workspace, catalog, profile_name)
-        if all([delta.has_applied(stored, name, version, path) for name, version in sources.items()]):
+        if delta.have_applied(stored, sources, path):
             return 0
         commit_profiles(workspace, catalog, profile_name, rows, sources)
     return int(rows.num_rows)
@@ -48,14 +48,20 @@ def check_profiles(catalog: Catalog, profile_name: str, table: pa.Table) -> pa.T
     nulls = [name for name in PLACE if name not in table.column_names or table[name].null_count]
     if extra or nulls:
         raise EventLogError(
-            explain("profile rows cannot be appended", which=f"profile {profile_name!r}", expected=f"columns {', '.join(schema.names)}, no null in {', '.join(PLACE)}",
+            explain("profile rows cannot be appended", which=f"profile {profile_name!r}",
+                    expected=f"columns {', '.join(schema.names)}, no null in {', '.join(PLACE)}",
                     got=f"undeclared {sorted(extra)}, missing {nulls}", next_step="correct the rows")
         )  # fmt: skip
-    columns = [table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type) for field in schema]
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
     return pa.table(columns, schema=schema)
 
 
-def commit_profiles(workspace: Workspace, catalog: Catalog, profile_name: str, rows: pa.Table, sources: Mapping[str, int]) -> None:
+def commit_profiles(
+    workspace: Workspace, catalog: Catalog, profile_name: str, rows: pa.Table, sources: Mapping[str, int]
+) -> None:
     """Write checked rows; the caller holds the table's writer lock."""
     stored = open_profile(workspace, catalog, profile_name)
     if stored is None:
@@ -72,7 +78,9 @@ def open_profile(workspace: Workspace, catalog: Catalog, profile_name: str) -> D
     return stored
 
 
-def profiles_as_of(workspace: Workspace, catalog: Catalog, profile_name: str, entity_ids: pa.Array, now_us: np.ndarray) -> pa.Table:
+def profiles_as_of(
+    workspace: Workspace, catalog: Catalog, profile_name: str, entity_ids: pa.Array, now_us: np.ndarray
+) -> pa.Table:
     """Each request's profile values: those of the newest valid_from <= now among rows with created_time <= now.
 
     Two rows of one entity with the same valid_from: the later created_time counts; then the greater values, so that
@@ -87,7 +95,11 @@ def profiles_as_of(workspace: Workspace, catalog: Catalog, profile_name: str, en
     """
     rows = _read_rows(workspace, catalog, profile_name)
     ids = pl.Series("entity_id", entity_ids, dtype=pl.String)
-    coded = pl.concat([rows["entity_id"], ids]).rank("dense").cast(pl.Int64).to_numpy() if rows.height + len(ids) else np.zeros(0, np.int64)
+    coded = (
+        pl.concat([rows["entity_id"], ids]).rank("dense").cast(pl.Int64).to_numpy()
+        if rows.height + len(ids)
+        else np.zeros(0, np.int64)
+    )
     found = _positions_as_of(coded[: rows.height], rows, coded[rows.height :], np.asarray(now_us, np.int64))
     return _fields_at(rows, found, catalog, profile_name)
 

@@ -72,4 +72,8 @@ def _check_parquet(path: Path) -> None:
 
 
 def _refuse(path: Path, expected: str, got: str) -> SourceFileError:
-    return SourceFileError(explain("file cannot be imported", which=str(path), expected=expected, got=got, next_step="correct the file or its name"))
+    return SourceFileError(
+        explain(
+            "file cannot be imported", which=str(path), expected=expected, got=got, next_step="correct the file or its name"
+        )
+    )

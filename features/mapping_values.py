@@ -1,0 +1,144 @@
+"""Reads the small parts of a mapping: values, times and conditions; every key is known, or one line says which is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final, cast
+
+from features.errors import MappingError, explain
+from features.mapping import HALF_AWAY, Aggregate, Condition, Delay, Epoch, Scalar, TimeValue, Value
+
+VALUE_KEYS: Final = (
+    "column", "constant", "product", "sum", "min", "max", "first", "scale", "round", "values", "prefix", "optional",
+)  # fmt: skip
+AGGREGATES: Final = ("sum", "min", "max", "first")
+ORDERINGS: Final = ("greater_than", "at_least", "less_than", "at_most")
+OPERATORS: Final = ("equals", "not_equals", "in", "starts_with", *ORDERINGS, "is_null")
+
+
+def parse_value(spec: object, which: str) -> Value:
+    """A column's name, ``count``, or keys of ``VALUE_KEYS``."""
+    if isinstance(spec, str):
+        return Value(columns=(spec,)) if spec != "count" else Value(aggregate="count")
+    entries = check_keys(spec, VALUE_KEYS, which)
+    aggregate: list[str] = [key for key in AGGREGATES if key in entries]
+    source: list[str] = [key for key in ("column", "constant", "product") if key in entries]
+    check(
+        len(aggregate) + len(source) == 1,
+        which,
+        "one of column, constant, product, sum, min, max, first",
+        ", ".join(aggregate + source) or "none",
+    )
+    if aggregate:
+        inner = parse_value(entries[aggregate[0]], f"{which}.{aggregate[0]}")
+        check(
+            not inner.aggregate and len(entries) == 1,
+            which,
+            f"{aggregate[0]} of a column or product, and nothing beside it",
+            repr(spec),
+        )
+        return replace(inner, aggregate=cast("Aggregate", aggregate[0]))
+    columns = [entries["column"]] if "column" in entries else entries.get("product", [])
+    constant, renamed = entries.get("constant"), entries.get("values", {})
+    scale, rounding, optional = entries.get("scale", 1), entries.get("round", ""), entries.get("optional", False)
+    if "constant" in entries:
+        check(
+            isinstance(constant, str | int) and not isinstance(constant, bool),
+            f"{which}.constant",
+            "a text or a whole number",
+            repr(constant),
+        )
+    check(isinstance(scale, int) and scale > 0, f"{which}.scale", "a whole number above 0", repr(scale))
+    check(rounding in ("", HALF_AWAY), f"{which}.round", HALF_AWAY, repr(rounding))
+    check(isinstance(renamed, dict), f"{which}.values", "texts and their new texts", repr(renamed))
+    check(isinstance(optional, bool), f"{which}.optional", "true or false", repr(optional))
+    return Value(columns=tuple(check_strings(columns, which)), constant=constant, scale=scale, round=rounding,
+                 values=tuple((str(old), str(new)) for old, new in renamed.items()), prefix=str(entries.get("prefix", "")),
+                 optional=optional)  # fmt: skip
+
+
+def parse_time(spec: object, which: str) -> TimeValue:
+    """A column's name, or a column with epoch, format or aggregate."""
+    if isinstance(spec, str):
+        return TimeValue(spec)
+    entries = check_keys(spec, ("column", "epoch", "format", "min", "max", "first"), which)
+    aggregate = [key for key in ("min", "max", "first") if key in entries]
+    check(len(aggregate) + ("column" in entries) == 1, which, "one of column, min, max, first", ", ".join(entries))
+    if aggregate:
+        return replace(parse_time(entries[aggregate[0]], which), aggregate=cast("Aggregate", aggregate[0]))
+    check(entries.get("epoch", "") in ("", "s", "ms", "us"), f"{which}.epoch", "s, ms or us", repr(entries.get("epoch")))
+    column, form = check_strings([entries["column"], entries.get("format", "")], which)
+    return TimeValue(column, cast("Epoch", entries.get("epoch", "")), form)
+
+
+def parse_time_or_delay(spec: object, which: str) -> TimeValue | Delay:
+    """``{delay_s: 3600}``, or a time."""
+    if isinstance(spec, dict) and "delay_s" in spec:
+        delay_s = check_keys(spec, ("delay_s",), which)["delay_s"]
+        check(isinstance(delay_s, int) and delay_s >= 0, f"{which}.delay_s", "seconds, a whole number from 0", repr(delay_s))
+        return Delay(delay_s)
+    return parse_time(spec, which)
+
+
+def parse_conditions(spec: object, which: str) -> tuple[Condition, ...]:
+    """One condition or a list of them, all of which must hold."""
+    entries = [] if spec is None else spec if isinstance(spec, list) else [spec]
+    return tuple(_condition(entry, f"{which}[{row}]") for row, entry in enumerate(entries))
+
+
+def _condition(spec: object, which: str) -> Condition:
+    entries = check_keys(spec, ("column", "not", "all", "any", *OPERATORS), which)
+    for operator in ("not", "all", "any"):
+        if operator in entries:
+            check(len(entries) == 1, which, f"{operator!r} alone", ", ".join(entries))
+            return Condition(operator, parts=parse_conditions(entries[operator], f"{which}.{operator}"))
+    operators = [key for key in entries if key != "column"]
+    check(
+        len(operators) == 1 and isinstance(entries.get("column"), str),
+        which,
+        f"a column and one of {', '.join(OPERATORS)}",
+        repr(spec),
+    )
+    operator, operand = operators[0], entries[operators[0]]
+    operands = operand if operator == "in" and isinstance(operand, list) else [operand]
+    check(
+        bool(operands) and all(isinstance(entry, str | int | float) for entry in operands),
+        which,
+        "texts, numbers or true/false",
+        repr(operand),
+    )
+    if operator == "starts_with":
+        check(isinstance(operand, str), which, "a text", repr(operand))
+    if operator in ORDERINGS:
+        check(isinstance(operand, int | float) and not isinstance(operand, bool), which, "a number", repr(operand))
+    if operator == "is_null":
+        check(isinstance(operand, bool), which, "true or false", repr(operand))
+    return Condition(operator, entries["column"], tuple(cast("list[Scalar]", operands)))
+
+
+def check_strings(entries: object, which: str) -> list[str]:
+    """The entries, if they are a list of texts."""
+    check(isinstance(entries, list) and all(isinstance(entry, str) for entry in entries), which, "column names", repr(entries))
+    return cast("list[str]", entries)
+
+
+def check_keys(entries: object, known: Iterable[str], which: str) -> dict[str, Any]:
+    """The entries, if they are keys and values and every key is known."""
+    names = list(known)
+    check(isinstance(entries, dict), which, f"keys among {', '.join(names)}", repr(entries))
+    keys = cast("dict[str, Any]", entries)
+    unknown = [str(key) for key in keys if key not in names]
+    check(not unknown, which, f"keys among {', '.join(names) or 'none'}", ", ".join(unknown))
+    return keys
+
+
+def check(holds: bool, which: str, expected: str, got: str, next_step: str = "correct the mapping") -> None:
+    """Raise ``MappingError`` with one line unless ``holds``."""
+    if not holds:
+        raise refused(which, expected, got, next_step)
+
+
+def refused(which: str, expected: str, got: str, next_step: str = "correct the mapping") -> MappingError:
+    """The error of a mapping's part that does not fit."""
+    return MappingError(explain("mapping does not fit", which=which, expected=expected, got=got, next_step=next_step))
