@@ -115,7 +115,7 @@ def _profiles_of(workspace: Workspace, catalog: Catalog, view: View, as_of_us: i
     """Profile values by entity as known at a time, all the view's profiles in one JSON object."""
     values: dict[str, dict[str, object]] = {}
     for profile in catalog.profiles_of(view):
-        table = profiles_current(workspace, catalog, profile.name, now_us=as_of_us)
+        table = profiles_current(workspace, catalog, profile.name, as_of_us=as_of_us)
         mine = partition_of(table["entity_id"], catalog.log_partitions) == shard
         for row in table.filter(pa.array(mine)).to_pylist():
             entity_id = row.pop("entity_id")
