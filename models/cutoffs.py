@@ -134,7 +134,9 @@ def _uniform(entity_hash: NDArray[np.uint64], base_us: Ints, salt: int) -> NDArr
 
     Source: Steele, Lea, Flood, Fast splittable pseudorandom number generators, OOPSLA 2014.
     """
-    mixed = entity_hash ^ (base_us.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(salt * 0xD1B54A32D192ED03)
+    mixed = (
+        entity_hash ^ (base_us.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(salt * 0xD1B54A32D192ED03 % 2**64)
+    )
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed ^= mixed >> np.uint64(31)

@@ -103,12 +103,12 @@ def fit_network(rows: Frame, held_out: Frame, spec: NetworkSpec, *, seed: int) -
     stop = keras.callbacks.EarlyStopping("val_log_loss", mode="min", patience=spec.patience, restore_best_weights=True)
     history = logits.fit(
         rows.transformed,
-        rows.label,
+        rows.label[:, None],
         batch_size=spec.batch_size,
         epochs=spec.epochs,
         verbose=0,
         callbacks=[stop],
-        validation_data=(held_out.transformed, held_out.label),
+        validation_data=(held_out.transformed, held_out.label[:, None]),
         validation_batch_size=PREDICTION_ROWS,
     )
     losses = history.history["val_log_loss"]

@@ -201,12 +201,14 @@ def _session(workspace: Workspace) -> Iterator[Session]:
             yield session
     except OperationalError as error:
         raise StoreUnavailable(
-            explain("control database did not answer", which=str(database), expected=f"a lock within {LOCK_TIMEOUT_S} s", got=str(error.orig),
+            explain("control database did not answer", which=str(database), expected=f"a lock within {LOCK_TIMEOUT_S} s",
+                    got=str(error.orig),
                     next_step="try again once the other process is done")
         ) from error  # fmt: skip
     except DatabaseError as error:
         raise VersionError(
-            explain("control database cannot be read", which=str(database), expected="an SQLite database of Plumbline", got=str(error.orig),
+            explain("control database cannot be read", which=str(database), expected="an SQLite database of Plumbline",
+                    got=str(error.orig),
                     next_step="restore it or move it away")
         ) from error  # fmt: skip
     finally:
