@@ -20,6 +20,7 @@ from typing import Annotated
 import typer
 
 from features.errors import PlumblineError, TemporaryError
+from plumb import events, features, models, pipelines, runs, serving
 from plumb.settings import prepare_native_libraries, read_settings
 
 EXIT_PERMANENT = 2
@@ -56,16 +57,13 @@ def configure(
 
 
 def register_commands() -> None:
-    """Hang every sub-command onto the root, once.
-
-    A module with several commands exposes ``app``, a typer group; ``demo``, ``serve`` and ``score`` are plain functions.
-    """
-    for name in ("events", "features", "pipelines", "runs", "models"):
-        if find_spec(f"plumb.{name}"):
-            root.add_typer(import_module(f"plumb.{name}").app, name=name)
-    for module, name in (("demo", "demo"), ("serving", "serve"), ("serving", "score")):
-        if find_spec(f"plumb.{module}"):
-            root.command(name)(getattr(import_module(f"plumb.{module}"), name))
+    """Hang every sub-command onto the root, once."""
+    for group in (events, features, pipelines, runs, models):
+        root.add_typer(group.app, name=group.__name__.rpartition(".")[2])
+    root.command("serve")(serving.serve)
+    root.command("score")(serving.score)
+    if find_spec("plumb.demo"):
+        root.command("demo")(import_module("plumb.demo").demo)
 
 
 def hoist_workspace(arguments: list[str]) -> list[str]:
