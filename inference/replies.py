@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from kserve import InferOutput, InferRequest, InferResponse
 from kserve.utils.numpy_codec import from_np_dtype
+from kserve.utils.utils import generate_uuid
 from numpy.typing import NDArray
 
 from inference.artifact import ModelArtifact
@@ -88,7 +89,8 @@ def reply_v2(answer: Answer, sender: Sender, request: InferRequest) -> InferResp
     names = sender.feature_names()
     outputs += [_tensor(name, values, {"names": ",".join(names[name])}) for name, values in answer.scores.features.items()]
     return InferResponse(
-        response_id=request.id,
+        # A caller need not name its request, but KServe's reply must have an id.
+        response_id=request.id or generate_uuid(),
         model_name=sender.model_name,
         model_version=sender.model_version,
         infer_outputs=outputs,
