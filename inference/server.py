@@ -6,10 +6,12 @@ import asyncio
 import logging
 import signal
 import socket
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import uvloop
+from fastapi.exceptions import FastAPIDeprecationWarning
 from kserve import ModelServer
 
 from features.errors import explain
@@ -153,5 +155,7 @@ def bind(port: int) -> socket.socket:
 
 def quieten() -> None:
     """Keep errors that nobody expected; drop the lines that KServe and uvicorn write for every request."""
+    # KServe replies with a response class that FastAPI would replace; nothing that we or an operator could change.
+    warnings.filterwarnings("ignore", category=FastAPIDeprecationWarning)
     for name in ("kserve", "kserve.trace", "uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -17,7 +17,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,3 +201,20 @@ def served(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> It
     log = tmp_path_factory.mktemp("log") / "server.log"
     with serving(workspace.root, log) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def serve_again(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., contextlib.AbstractContextManager[Served]]:
+    """Start another server on the same workspace, with further arguments of ``plumb serve``."""
+    return lambda *arguments: serving(workspace.root, tmp_path_factory.mktemp("log") / "server.log", *arguments)
+
+
+@pytest.fixture(scope="session")
+def plumb(workspace: Workspace) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``plumb`` on the workspace to its end."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from plumb.app import main; main()", "--workspace", str(workspace.root), *arguments]
+        return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+
+    return run
