@@ -40,15 +40,26 @@ def make_events(catalog: Catalog, seed: int) -> tuple[pa.Table, np.ndarray]:
     user = rng.integers(0, USERS, EVENTS)
     kinds = np.array(list(SHARES))[rng.choice(len(SHARES), EVENTS, p=list(SHARES.values()))]
     columns = {
-        "event_id": np.arange(EVENTS).astype(str), "entity_id": np.char.add("u", user.astype(str)), "event_type": kinds,
-        "event_time": at_us, "ingest_time": at_us, "region": np.full(EVENTS, "eu"), "ingest_day": np.zeros(EVENTS, np.int32),
-        "log_partition": np.zeros(EVENTS, np.int32), "log_offset": np.arange(EVENTS),
-        "duration_ms": rng.integers(1, 10**6, EVENTS), "amount_cents": rng.integers(-500, 5_000, EVENTS),
-        "channel": np.array(["email", "push", "in_app"])[rng.integers(0, 3, EVENTS)], "platform": np.array(["ios", "web"])[user % 2],
-        "plan": np.full(EVENTS, "basic"), "offer_id": np.full(EVENTS, "o"),
-    }  # fmt: skip
+        "event_id": np.arange(EVENTS).astype(str),
+        "entity_id": np.char.add("u", user.astype(str)),
+        "event_type": kinds,
+        "event_time": at_us,
+        "ingest_time": at_us,
+        "region": np.full(EVENTS, "eu"),
+        "ingest_day": np.zeros(EVENTS, np.int32),
+        "log_partition": np.zeros(EVENTS, np.int32),
+        "log_offset": np.arange(EVENTS),
+        "duration_ms": rng.integers(1, 10**6, EVENTS),
+        "amount_cents": rng.integers(-500, 5_000, EVENTS),
+        "channel": np.array(["email", "push", "in_app"])[rng.integers(0, 3, EVENTS)],
+        "platform": np.array(["ios", "web"])[user % 2],
+        "plan": np.full(EVENTS, "basic"),
+        "offer_id": np.full(EVENTS, "o"),
+    }
     schema = event_schema(catalog.attributes_of("user"))
-    return pa.table({field.name: pa.array(columns[field.name]).cast(field.type) for field in schema}, schema=schema), user.astype(np.int64)
+    return pa.table(
+        {field.name: pa.array(columns[field.name]).cast(field.type) for field in schema}, schema=schema
+    ), user.astype(np.int64)
 
 
 def run() -> Iterator[tuple[str, int, Timing, Timing, int]]:
@@ -61,11 +72,19 @@ def run() -> Iterator[tuple[str, int, Timing, Timing, int]]:
     fresh, owner = events.slice(EVENTS - BATCH), user[-BATCH:]
     _require_equal(fold(state, fresh, owner, plan), sort_again(state, fresh, owner, plan))
     name = f"events folded, batches of {BATCH:,} into {USERS:,} users x {len(state) / USERS:.0f} tiles"
-    yield name, BATCH, measure(lambda: fold(state, fresh, owner, plan)), measure(lambda: sort_again(state, fresh, owner, plan)), BATCH
+    yield (
+        name,
+        BATCH,
+        measure(lambda: fold(state, fresh, owner, plan)),
+        measure(lambda: sort_again(state, fresh, owner, plan)),
+        BATCH,
+    )
     yield run_rows(events, user, catalog, view, plan)
 
 
-def run_rows(events: pa.Table, user: np.ndarray, catalog: Catalog, view: View, plan: FoldPlan) -> tuple[str, int, Timing, Timing, int]:
+def run_rows(
+    events: pa.Table, user: np.ndarray, catalog: Catalog, view: View, plan: FoldPlan
+) -> tuple[str, int, Timing, Timing, int]:
     """Training rows by replay, beside a fold from the beginning for each row."""
     rng = np.random.default_rng(2)
     entity = rng.integers(0, USERS, ROWS)

@@ -116,10 +116,19 @@ def run() -> Iterator[Row]:
         ours, peer, floor = (loaded.signatures[name] for name in ("ours", "peer", "floor"))
         for tiles in TILES:
             for batch in BATCHES:
-                inputs = {"state": tf.constant(make_states(batch, tiles, seed=tiles)), "now": tf.fill([batch], tf.constant(NOW_S * layout.US_PER_S, tf.int64))}
+                inputs = {
+                    "state": tf.constant(make_states(batch, tiles, seed=tiles)),
+                    "now": tf.fill([batch], tf.constant(NOW_S * layout.US_PER_S, tf.int64)),
+                }
                 expected, got = peer(**inputs)["integers"].numpy(), ours(**inputs)["integers"].numpy()
                 if not np.array_equal(expected, got):
-                    raise AssertionError(f"{(expected != got).sum()} of {got.size} integers differ from the peer at {tiles} tiles, batch {batch}")
+                    raise AssertionError(
+                        f"{(expected != got).sum()} of {got.size} integers differ from the peer at {tiles} tiles, batch {batch}"
+                    )
                 logs = tf.zeros([batch, len(plan.windows.features)])
-                timings = measure(lambda i=inputs: ours(**i)), measure(lambda i=inputs: peer(**i)), measure(lambda x=logs: floor(logs=x))
+                timings = (
+                    measure(lambda i=inputs: ours(**i)),
+                    measure(lambda i=inputs: peer(**i)),
+                    measure(lambda x=logs: floor(logs=x)),
+                )
                 yield (str(tiles), str(batch), *timings)

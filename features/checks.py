@@ -15,13 +15,27 @@ def check_catalog(catalog: Catalog) -> None:
     for kind in ("attributes", "event_types", "signals", "profiles", "views"):
         _refuse_repeats(catalog, kind, (entry.name for entry in getattr(catalog, kind)))
     for attribute in catalog.attributes:
-        _require(attribute.name not in EVENT_COLUMNS, catalog, f"attribute {attribute.name!r}", "a name of its own", "an event column's name")
-        _require(bool(attribute.unit) or attribute.dtype == "string", catalog, f"attribute {attribute.name!r}", "a unit (cents, ms)", "none")
+        _require(
+            attribute.name not in EVENT_COLUMNS,
+            catalog,
+            f"attribute {attribute.name!r}",
+            "a name of its own",
+            "an event column's name",
+        )
+        _require(
+            bool(attribute.unit) or attribute.dtype == "string",
+            catalog,
+            f"attribute {attribute.name!r}",
+            "a unit (cents, ms)",
+            "none",
+        )
     for event_type in catalog.event_types:
         for name in event_type.attributes:
             catalog.attribute(name)
     for entity in catalog.entities:
-        _refuse_repeats(catalog, f"signal ids of {entity}", (str(signal.id) for signal in catalog.signals if signal.entity == entity))
+        _refuse_repeats(
+            catalog, f"signal ids of {entity}", (str(signal.id) for signal in catalog.signals if signal.entity == entity)
+        )
     for signal in catalog.signals:
         _check_signal(catalog, signal)
     for view in catalog.views:
@@ -34,47 +48,104 @@ def _check_signal(catalog: Catalog, signal: Signal) -> None:
     _require(bool(signal.operations and signal.windows_s), catalog, which, "operations and windows", "none")
     for operation in signal.operations:
         _require(operation in layout.OPERATION_CODES, catalog, which, f"one of {', '.join(layout.OPERATION_CODES)}", operation)
-    _require(list(signal.windows_s) == sorted(set(signal.windows_s), key=_window_order), catalog, which, "ascending windows, lifetime last", str(signal.windows_s))
+    _require(
+        list(signal.windows_s) == sorted(set(signal.windows_s), key=_window_order),
+        catalog,
+        which,
+        "ascending windows, lifetime last",
+        str(signal.windows_s),
+    )
     for window_s in signal.windows_s:
         layout.resolution_of(window_s)
     carried: set[str] = set(catalog.event_type(signal.event_types[0]).attributes) if signal.event_types else set()
     for name in signal.event_types:
         event_type = catalog.event_type(name)
         carried &= set(event_type.attributes)
-        _require(event_type.entity == signal.entity, catalog, which, f"events of {signal.entity!r}", f"{name!r} of {event_type.entity!r}")
+        _require(
+            event_type.entity == signal.entity,
+            catalog,
+            which,
+            f"events of {signal.entity!r}",
+            f"{name!r} of {event_type.entity!r}",
+        )
     needs_value = bool({"sum", "max"} & set(signal.operations))
-    _require(needs_value == bool(signal.value), catalog, which, "a value exactly when it sums or takes maxima", signal.value or "no value")
+    _require(
+        needs_value == bool(signal.value),
+        catalog,
+        which,
+        "a value exactly when it sums or takes maxima",
+        signal.value or "no value",
+    )
     if signal.value:
         _require(signal.value in carried, catalog, which, "a value that all its event types carry", signal.value)
-        _require(catalog.attribute(signal.value).dtype == "int64", catalog, which, "an int64 value in a declared unit", "string")
+        _require(
+            catalog.attribute(signal.value).dtype == "int64", catalog, which, "an int64 value in a declared unit", "string"
+        )
     for condition in signal.where:
-        _require(condition.attribute in carried, catalog, which, "a condition on an attribute that all its event types carry", condition.attribute)
+        _require(
+            condition.attribute in carried,
+            catalog,
+            which,
+            "a condition on an attribute that all its event types carry",
+            condition.attribute,
+        )
     if signal.by and signal.by.attribute != HOUR_OF_WEEK:
-        _require(signal.by.attribute in carried and catalog.attribute(signal.by.attribute).dtype == "string", catalog, which,
-                 "a `by` over a string attribute that all its event types carry", signal.by.attribute)  # fmt: skip
+        _require(
+            signal.by.attribute in carried and catalog.attribute(signal.by.attribute).dtype == "string",
+            catalog,
+            which,
+            "a `by` over a string attribute that all its event types carry",
+            signal.by.attribute,
+        )
         _require(signal.by.size <= layout.MAX_BY, catalog, which, f"at most {layout.MAX_BY} codes", str(signal.by.size))
 
 
 def _check_view(catalog: Catalog, view: View) -> None:
     which = f"view {view.name!r}"
     for signal in catalog.signals_of(view):
-        _require(signal.entity == view.entity, catalog, which, f"signals of {view.entity!r}", f"{signal.name!r} of {signal.entity!r}")
+        _require(
+            signal.entity == view.entity, catalog, which, f"signals of {view.entity!r}", f"{signal.name!r} of {signal.entity!r}"
+        )
     for profile in catalog.profiles_of(view):
-        _require(profile.entity == view.entity, catalog, which, f"profiles of {view.entity!r}", f"{profile.name!r} of {profile.entity!r}")
+        _require(
+            profile.entity == view.entity,
+            catalog,
+            which,
+            f"profiles of {view.entity!r}",
+            f"{profile.name!r} of {profile.entity!r}",
+        )
     features = {feature.name: feature for feature in window_features(catalog.signals_of(view))}
     times = {name for name, feature in features.items() if feature.is_time}
     for elapsed in view.elapsed:
-        _require(elapsed.since in times and (not elapsed.until or elapsed.until in times), catalog, f"{which}, elapsed {elapsed.name!r}",
-                 f"times among {', '.join(sorted(times))}", f"{elapsed.since!r}, {elapsed.until!r}")  # fmt: skip
+        _require(
+            elapsed.since in times and (not elapsed.until or elapsed.until in times),
+            catalog,
+            f"{which}, elapsed {elapsed.name!r}",
+            f"times among {', '.join(sorted(times))}",
+            f"{elapsed.since!r}, {elapsed.until!r}",
+        )
     numbers = (set(features) - times) | {elapsed.name for elapsed in view.elapsed}
     for ratio in view.ratios:
-        _require({ratio.numerator, ratio.denominator} <= numbers, catalog, f"{which}, ratio {ratio.name!r}", "finished numbers declared before it",
-                 f"{ratio.numerator!r} / {ratio.denominator!r}")  # fmt: skip
+        _require(
+            {ratio.numerator, ratio.denominator} <= numbers,
+            catalog,
+            f"{which}, ratio {ratio.name!r}",
+            "finished numbers declared before it",
+            f"{ratio.numerator!r} / {ratio.denominator!r}",
+        )
         numbers.add(ratio.name)
-    _require(set(view.bucketed) <= numbers, catalog, f"{which}, bucketed", "finished numbers", ", ".join(set(view.bucketed) - numbers))
+    _require(
+        set(view.bucketed) <= numbers,
+        catalog,
+        f"{which}, bucketed",
+        "finished numbers",
+        ", ".join(set(view.bucketed) - numbers),
+    )
     offsets = [entry.name for entry in (*catalog.profile_fields_of(view), *view.request) if entry.dtype == "int64"]
-    _require(not view.utc_offset or view.utc_offset in offsets, catalog, f"{which}, utc_offset", "an int64 field", view.utc_offset)
-    derived = [entry.name for entry in (*view.elapsed, *view.ratios)]
+    _require(
+        not view.utc_offset or view.utc_offset in offsets, catalog, f"{which}, utc_offset", "an int64 field", view.utc_offset
+    )
+    derived = [*(entry.name for entry in view.elapsed), *(entry.name for entry in view.ratios)]
     inputs = [entry.name for entry in (*catalog.profile_fields_of(view), *view.request)]
     _refuse_repeats(catalog, f"features of {view.name}", (*features, *derived, *inputs, "state", "now", "local_hour"))
 
@@ -91,6 +162,11 @@ def _refuse_repeats(catalog: Catalog, kind: str, names: Iterable[str]) -> None:
 def _require(holds: bool, catalog: Catalog, which: str, expected: str, got: str) -> None:
     if not holds:
         raise DeclarationError(
-            explain("catalog contradicts itself", which=f"{which} in {catalog.name!r}", expected=expected, got=got,
-                    next_step="correct the declaration")
-        )  # fmt: skip
+            explain(
+                "catalog contradicts itself",
+                which=f"{which} in {catalog.name!r}",
+                expected=expected,
+                got=got,
+                next_step="correct the declaration",
+            )
+        )

@@ -71,10 +71,14 @@ def decode_states(states: list[bytes] | pa.LargeBinaryArray) -> Tiles:
     version = data[first, 0] & ~np.int64(layout.BUCKET_MASK)
     wrong = np.flatnonzero(version != layout.header_key(0))
     if len(wrong):
-        raise _bad_state(int(owner[first][wrong[0]]), f"a header of format {layout.FORMAT_VERSION}", f"key {data[first, 0][wrong[0]]:#x}")
+        raise _bad_state(
+            int(owner[first][wrong[0]]), f"a header of format {layout.FORMAT_VERSION}", f"key {data[first, 0][wrong[0]]:#x}"
+        )
     unsorted = np.flatnonzero((data[1:, 0] <= data[:-1, 0]) & ~first[1:]) if len(data) else np.empty(0, dtype=np.int64)
     if len(unsorted):
-        raise _bad_state(int(owner[unsorted[0]]), "ascending keys", f"{data[unsorted[0] + 1, 0]:#x} after {data[unsorted[0], 0]:#x}")
+        raise _bad_state(
+            int(owner[unsorted[0]]), "ascending keys", f"{data[unsorted[0] + 1, 0]:#x} after {data[unsorted[0], 0]:#x}"
+        )
     return Tiles(owner[~first], data[~first, 0].astype(np.int64), data[~first, 1].astype(np.int64))
 
 
@@ -99,7 +103,8 @@ def body_of(state: bytes) -> bytes:
 def count_tiles(states: pa.LargeBinaryArray) -> NDArray[np.int64]:
     """(n,) number of tiles of each state, headers left out."""
     offsets = np.frombuffer(states.buffers()[1], dtype=np.int64)[states.offset : states.offset + len(states) + 1]
-    return np.maximum(np.diff(offsets) // layout.RECORD_BYTES - 1, 0)
+    counts: Ints = np.maximum(np.diff(offsets) // layout.RECORD_BYTES - 1, 0)
+    return counts
 
 
 def _bad_state(row: int, expected: str, got: str) -> StateError:

@@ -47,9 +47,8 @@ def explain(what: str, *, which: str, expected: str, got: str, next_step: str) -
     """Put an error's five parts into one line, in the order that every Plumbline message uses.
 
     Example:
-        >>> explain("unknown event type", which="'ordr' in retail.yaml", expected="one of order, cancellation",
-        ...         got="'ordr'", next_step="declare it in the catalog")
-        "unknown event type: 'ordr' in retail.yaml; expected one of order, cancellation; got 'ordr'; next: declare it in the catalog"
+        >>> explain("unknown event type", which="'ordr'", expected="order", got="'ordr'", next_step="declare it")
+        "unknown event type: 'ordr'; expected order; got 'ordr'; next: declare it"
     """
     line = f"{what}: {which}; expected {expected}; got {got}; next: {next_step}"
     return " ".join(line.split())

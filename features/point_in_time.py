@@ -7,6 +7,8 @@ own events by the same ``tiles.merge`` that the stream uses. The walk takes one 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -117,7 +119,7 @@ def _chunks_of_whole_entities(entity: Ints) -> list[slice]:
     while bounds[-1] < len(entity):
         aim = min(bounds[-1] + ROWS_PER_CHUNK, len(entity)) - 1
         bounds.append(int(np.searchsorted(entity, entity[aim], side="right")))
-    return [slice(low, high) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [slice(low, high) for low, high in pairwise(bounds)]
 
 
 def _known_us(events: pa.Table, view: View) -> Ints:

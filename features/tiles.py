@@ -138,7 +138,9 @@ def merge(state: Tiles, delta: Tiles, plan: FoldPlan) -> Tiles:
     old = np.ones(len(state) + len(new_at), dtype=bool)
     old[new_at] = False
     merged = [np.empty(len(old), dtype=np.int64) for _ in range(3)]
-    for target, source, added in zip(merged, (state.owner, state.key, value), (delta.owner, delta.key, delta.value), strict=True):
+    for target, source, added in zip(
+        merged, (state.owner, state.key, value), (delta.owner, delta.key, delta.value), strict=True
+    ):
         target[old] = source
         target[new_at] = added[~hit]
     return _age_out(Tiles(*merged), plan)

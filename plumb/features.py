@@ -44,6 +44,10 @@ def materialize(
             progress.update(task, total=1, completed=1)
             entities, size = sum(shard.entities for shard in shards), sum(shard.state_bytes for shard in shards)
             table.add_row(
-                entry.key, f"{sum(shard.events for shard in shards):,}", f"{entities:,}", f"{size:,}", f"{size / max(entities, 1):,.0f}"
+                entry.key,
+                f"{sum(shard.events for shard in shards):,}",
+                f"{entities:,}",
+                f"{size:,}",
+                f"{size / max(entities, 1):,.0f}",
             )
     console.print(table)

@@ -31,7 +31,7 @@ Arrays = dict[str, NDArray[Any]]
 Finisher = Callable[[pa.Table], Arrays]
 
 
-class ServedModel(tf.Module):  # type: ignore[misc]
+class ServedModel(tf.Module):
     """Graph and network as one module with two signatures."""
 
     def __init__(self, graph: Any, network: keras.Model, specs: dict[str, tf.TensorSpec]) -> None:
@@ -48,13 +48,16 @@ class ServedModel(tf.Module):  # type: ignore[misc]
 
     def _explain(self, inputs: Tensors) -> Tensors:
         outputs = self.graph.transform_fn(inputs)
-        return {**{name: outputs[name] for name in ("integers", "finished", "transformed")}, "score": self._score(outputs["transformed"])}
+        return {
+            **{name: outputs[name] for name in ("integers", "finished", "transformed")},
+            "score": self._score(outputs["transformed"]),
+        }
 
     def _score(self, transformed: tf.Tensor) -> tf.Tensor:
         return tf.reshape(self.network(transformed, training=False), [-1])
 
 
-class WindowGraph(tf.Module):  # type: ignore[misc]
+class WindowGraph(tf.Module):
     """A view's finished, unscaled features."""
 
     def __init__(self, plan: GraphPlan) -> None:
@@ -112,15 +115,16 @@ def load_finisher(saved_model: Path, plan: GraphPlan) -> Finisher:
     """
     loaded = tf.saved_model.load(str(saved_model))
     signatures = loaded.signatures
-    function = loaded.transform_fn if hasattr(loaded, "transform_fn") else None
-    signature = None if function else signatures["features" if "features" in signatures else "serving_default"]
+
+    def call(inputs: Tensors) -> Tensors:
+        if hasattr(loaded, "transform_fn"):
+            return loaded.transform_fn(inputs)
+        return signatures["features" if "features" in signatures else "serving_default"](**inputs)
 
     def finish_rows(rows: pa.Table) -> Arrays:
-        inputs = {name: tf.constant(values) for name, values in graph_inputs(rows, plan).items()}
-        outputs = function(inputs) if function else signature(**inputs)
+        outputs = call({name: tf.constant(values) for name, values in graph_inputs(rows, plan).items()})
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
-    finish_rows.keep = loaded  # type: ignore[attr-defined]
     return finish_rows
 
 

@@ -54,9 +54,14 @@ def fit_graph(rows_path: Path, catalog: Catalog, view: View, out_dir: Path, *, r
     training = rows.filter(pc.equal(rows["split"], TRAIN))
     if not training.num_rows:
         raise GraphError(
-            explain("no training rows", which=str(rows_path), expected=f"rows with split {TRAIN!r}", got=f"{rows.num_rows} others",
-                    next_step="choose a later known_at, or import more history")
-        )  # fmt: skip
+            explain(
+                "no training rows",
+                which=str(rows_path),
+                expected=f"rows with split {TRAIN!r}",
+                got=f"{rows.num_rows} others",
+                next_step="choose a later known_at, or import more history",
+            )
+        )
     plan = plan_graph(catalog, view)
     partial = out_dir.with_name(f"{out_dir.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -77,7 +82,10 @@ def analyse(training: pa.Table, plan: GraphPlan, out_dir: Path, *, runner: str) 
     batches.mkdir(parents=True)
     # Beam pickles what `Create` is given, so it gets file names and the workers read the rows.
     names = [_write_batch(batch, schema, batches / f"{number:05d}.arrow") for number, batch in enumerate(_batches(training))]
-    with beam.Pipeline(options=options) as pipeline, tft_beam.Context(temp_dir=str(scratch / "tft"), use_deep_copy_optimization=True):
+    with (
+        beam.Pipeline(options=options) as pipeline,
+        tft_beam.Context(temp_dir=str(scratch / "tft"), use_deep_copy_optimization=True),
+    ):
         source = pipeline | "Files" >> beam.Create(names) | "Read" >> beam.FlatMap(_read_batch)
         transform_fn = (source, config) | "Analyse" >> tft_beam.AnalyzeDataset(make_preprocessing_fn(plan))
         _ = transform_fn | "Write" >> tft_beam.WriteTransformFn(str(out_dir))
@@ -119,9 +127,15 @@ def write_features(rows: pa.Table, plan: GraphPlan, graph_dir: Path) -> None:
     """Finish every row with the fitted graph, as serving does, and write ``features.parquet``."""
     finisher = load_finisher(graph_dir / tft.TFTransformOutput.TRANSFORM_FN_DIR, plan)
     kept = [name for name in KEPT_COLUMNS if name in rows.column_names]
-    widths = {"integers": len(plan.integer_names), "finished": len(plan.finished_names), "transformed": len(plan.transformed_names)}
+    widths = {
+        "integers": len(plan.integer_names),
+        "finished": len(plan.finished_names),
+        "transformed": len(plan.transformed_names),
+    }
     types = {"integers": pa.int64(), "finished": pa.float32(), "transformed": pa.float32()}
-    schema = pa.schema([*(rows.schema.field(name) for name in kept), *(pa.field(name, pa.list_(types[name], widths[name])) for name in widths)])
+    schema = pa.schema(
+        [*(rows.schema.field(name) for name in kept), *(pa.field(name, pa.list_(types[name], widths[name])) for name in widths)]
+    )
     named = {"finished_names": plan.finished_names, "transformed_names": plan.transformed_names}
     schema = schema.with_metadata({name: json.dumps(columns) for name, columns in named.items()})
     with pq.ParquetWriter(graph_dir / "features.parquet", schema) as writer:
@@ -146,7 +160,9 @@ def _input_config(plan: GraphPlan) -> tuple[TensorAdapterConfig, pa.Schema]:
     spec = {name: tf.io.FixedLenFeature([], dtype) for name, dtype in dtypes.items()}
     metadata = tft.DatasetMetadata.from_feature_spec(spec)
     # tfx_bsl expects sorted columns of large lists.
-    schema = pa.schema([(name, pa.large_list(pa.large_binary() if dtypes[name] == tf.string else pa.int64())) for name in sorted(dtypes)])
+    schema = pa.schema(
+        [(name, pa.large_list(pa.large_binary() if dtypes[name] == tf.string else pa.int64())) for name in sorted(dtypes)]
+    )
     representations = tensor_representation_util.InferTensorRepresentationsFromSchema(metadata.schema)
     return TensorAdapterConfig(schema, representations), schema
 

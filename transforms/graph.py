@@ -131,7 +131,9 @@ def _now_bucket(now_us: tf.Tensor, row: tf.Tensor, series: tf.Tensor) -> tf.Tens
     return tf.gather(tf.reshape(tf.stack(buckets, axis=1), [-1]), row * _NOW_COLUMNS + resolution)
 
 
-def _reduce(plan: ReductionPlan, entry: tf.Tensor, by: tf.Tensor | None, row: tf.Tensor, value: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+def _reduce(
+    plan: ReductionPlan, entry: tf.Tensor, by: tf.Tensor | None, row: tf.Tensor, value: tf.Tensor, rows: tf.Tensor
+) -> tf.Tensor:
     """Windows of one kind of reduction, (n, rings * width): ring by ring, each added to those inside it."""
     size = plan.rings * plan.width
     cell = tf.gather(tf.constant(plan.cell), entry) + row * size

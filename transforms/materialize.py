@@ -36,7 +36,13 @@ class Materialized:
 
 
 def materialize(
-    workspace: Workspace, catalog: Catalog, view: View, *, as_of_us: int, runner: str = DEFAULT_RUNNER, store: Path | None = None
+    workspace: Workspace,
+    catalog: Catalog,
+    view: View,
+    *,
+    as_of_us: int,
+    runner: str = DEFAULT_RUNNER,
+    store: Path | None = None,
 ) -> tuple[Materialized, ...]:
     """Fill a view's online store with the states and profile values known at a time.
 
@@ -52,7 +58,9 @@ def materialize(
         StoreError: the store belongs to another view, or already stands at a later offset.
     """
     path = store or workspace.online(view.key)
-    LmdbStore.open(path, view_key=view.key, view_hash=catalog.view_hash(view), partitions=catalog.log_partitions, create=True).close()
+    LmdbStore.open(
+        path, view_key=view.key, view_hash=catalog.view_hash(view), partitions=catalog.log_partitions, create=True
+    ).close()
     job = _Job(workspace.root, catalog, view, as_of_us, path)
     results = path.parent / f"{path.name}.results"
     results.mkdir(parents=True, exist_ok=True)
@@ -60,7 +68,9 @@ def materialize(
     with beam.Pipeline(options=options) as pipeline:
         shards = pipeline | "Shards" >> beam.Create(range(catalog.log_partitions))
         _ = shards | "Fold" >> beam.ParDo(_FillShard(job, results))
-    done = tuple(Materialized(**orjson.loads((results / f"{shard}.json").read_bytes())) for shard in range(catalog.log_partitions))
+    done = tuple(
+        Materialized(**orjson.loads((results / f"{shard}.json").read_bytes())) for shard in range(catalog.log_partitions)
+    )
     for shard in range(catalog.log_partitions):
         (results / f"{shard}.json").unlink()
     results.rmdir()
@@ -76,7 +86,7 @@ class _Job:
     store: Path
 
 
-class _FillShard(beam.DoFn):  # type: ignore[misc]
+class _FillShard(beam.DoFn):
     """Fold one log partition and commit it as one shard."""
 
     def __init__(self, job: _Job, results: Path) -> None:
@@ -102,7 +112,9 @@ def fill_shard(job: _Job, shard: int) -> Materialized:
     tiles = fold(no_tiles(), events, owner, plan_fold(catalog.signals_of(view)))
     states = dict(zip(ids, encode_states(tiles, np.full(len(ids), shard), offsets).to_pylist(), strict=True))
     profiles = _profiles_of(workspace, catalog, view, job.as_of_us, shard)
-    with LmdbStore.open(job.store, view_key=view.key, view_hash=catalog.view_hash(view), partitions=catalog.log_partitions) as store:
+    with LmdbStore.open(
+        job.store, view_key=view.key, view_hash=catalog.view_hash(view), partitions=catalog.log_partitions
+    ) as store:
         claimed = store.claim(shard)
         last = int(log["log_offset"].to_numpy().max(initial=-1))
         ingest_us = int(log["ingest_time"].cast(pa.int64()).to_numpy().max(initial=0))

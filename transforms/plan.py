@@ -78,7 +78,7 @@ class GraphPlan:
     @property
     def optional_names(self) -> list[str]:
         """Finished floats that can be missing; each has a mask."""
-        return [entry.name for entry in (*self.view.elapsed, *self.view.ratios)]
+        return [*(entry.name for entry in self.view.elapsed), *(entry.name for entry in self.view.ratios)]
 
     @property
     def field_number_names(self) -> list[str]:
@@ -120,7 +120,10 @@ def plan_graph(catalog: Catalog, view: View) -> GraphPlan:
 def plan_windows(signals: tuple[Signal, ...]) -> WindowPlan:
     """The constants that finish every window of these signals."""
     series_windows = _windows_by_series(signals)
-    packed = {name: layout.pack_series(signal.id, operation, resolution) for name, (signal, operation, resolution, _) in series_windows.items()}
+    packed = {
+        name: layout.pack_series(signal.id, operation, resolution)
+        for name, (signal, operation, resolution, _) in series_windows.items()
+    }
     dense = {name: number for number, name in enumerate(series_windows)}
     dense_series = np.full(max(packed.values()) + 2, len(dense), dtype=np.int64)
     for name, series in packed.items():

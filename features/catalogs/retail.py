@@ -44,7 +44,9 @@ CATALOG = Catalog(
         Signal(2, "order_value", "customer", ("order",), ("sum", "max"), WINDOWS_S, value="amount_cents"),
         Signal(3, "order_items", "customer", ("order",), ("sum",), (90 * DAY_S, LIFETIME), value="items"),
         Signal(4, "order_lines", "customer", ("order",), ("sum",), (90 * DAY_S, LIFETIME), value="lines"),
-        Signal(5, "cancellations", "customer", ("cancellation",), ("count", "sum"), (90 * DAY_S, LIFETIME), value="amount_cents"),
+        Signal(
+            5, "cancellations", "customer", ("cancellation",), ("count", "sum"), (90 * DAY_S, LIFETIME), value="amount_cents"
+        ),
         Signal(6, "order_times", "customer", ("order",), ("last", "first"), (LIFETIME,)),
     ),
     profiles=(Profile("address", "customer", (Field("country", "string", default="unknown"),)),),

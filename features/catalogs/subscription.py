@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from features.declarations import (
-    HOUR_OF_WEEK, Attribute, By, Catalog, Condition, Elapsed, EventType, Field, Profile, Ratio, Signal, View,
+    HOUR_OF_WEEK,
+    Attribute,
+    By,
+    Catalog,
+    Condition,
+    Elapsed,
+    EventType,
+    Field,
+    Profile,
+    Ratio,
+    Signal,
+    View,
 )  # fmt: skip
 from features.layout import DAY_S, HOUR_S, LIFETIME, MINUTE_S
 

@@ -20,7 +20,9 @@ from features.tiles import Tiles, fold, merge, no_tiles, plan_fold
 T0 = 1_736_121_600  # 2025-01-06 00:00:00 UTC, a Monday, in seconds
 
 SIGNALS = (
-    Signal(1, "hits", "user", ("hit",), ("count", "last", "first"), (10 * MINUTE_S, 2 * HOUR_S, 7 * DAY_S, 30 * DAY_S, LIFETIME)),
+    Signal(
+        1, "hits", "user", ("hit",), ("count", "last", "first"), (10 * MINUTE_S, 2 * HOUR_S, 7 * DAY_S, 30 * DAY_S, LIFETIME)
+    ),
     Signal(2, "money", "user", ("hit", "refund"), ("sum", "max"), (DAY_S, LIFETIME), value="cents"),
     Signal(3, "by_channel", "user", ("hit",), ("count",), (HOUR_S,), by=By("channel", ("email", "push"))),
     Signal(4, "by_hour", "user", ("hit",), ("count",), (LIFETIME,), by=By("hour_of_week")),
@@ -43,12 +45,21 @@ def table(events: list[dict[str, object]]) -> pa.Table:
     rows = []
     for number, event in enumerate(events):
         at_us = (T0 + int(event["at"])) * US_PER_S
-        rows.append({
-            "event_id": event.get("id", f"e{number}"), "entity_id": event.get("user", "u"), "event_type": event.get("type", "hit"),
-            "event_time": at_us, "ingest_time": (T0 + int(event.get("ingest", event["at"]))) * US_PER_S, "region": "global",
-            "ingest_day": 0, "log_partition": 0, "log_offset": event.get("offset", number),
-            "cents": event.get("cents"), "channel": event.get("channel"),
-        })  # fmt: skip
+        rows.append(
+            {
+                "event_id": event.get("id", f"e{number}"),
+                "entity_id": event.get("user", "u"),
+                "event_type": event.get("type", "hit"),
+                "event_time": at_us,
+                "ingest_time": (T0 + int(event.get("ingest", event["at"]))) * US_PER_S,
+                "region": "global",
+                "ingest_day": 0,
+                "log_partition": 0,
+                "log_offset": event.get("offset", number),
+                "cents": event.get("cents"),
+                "channel": event.get("channel"),
+            }
+        )
     return pa.Table.from_pylist(rows, schema=schema)
 
 
@@ -72,12 +83,17 @@ def found(tiles: Tiles, signal: int, operation: str, resolution: layout.Resoluti
 
 
 EVENTS = st.lists(
-    st.fixed_dictionaries({
-        "at": st.integers(0, 40 * DAY_S), "user": st.sampled_from(["a", "b", "c"]), "type": st.sampled_from(["hit", "refund"]),
-        "cents": st.one_of(st.none(), st.integers(-(10**12), 10**12)), "channel": st.sampled_from([None, "email", "push", "sms"]),
-    }),
+    st.fixed_dictionaries(
+        {
+            "at": st.integers(0, 40 * DAY_S),
+            "user": st.sampled_from(["a", "b", "c"]),
+            "type": st.sampled_from(["hit", "refund"]),
+            "cents": st.one_of(st.none(), st.integers(-(10**12), 10**12)),
+            "channel": st.sampled_from([None, "email", "push", "sms"]),
+        }
+    ),
     max_size=60,
-)  # fmt: skip
+)
 
 
 @given(events=EVENTS, data=st.data())
@@ -176,7 +192,9 @@ def test_tiles_of_a_signal_that_the_plan_does_not_know_are_carried_along() -> No
 
 def test_owners_and_keys_too_wide_to_pack_are_ranked_instead() -> None:
     far = np.array([0, (1 << 40), (1 << 40)])
-    keys = np.array([pack_key(layout.MAX_SIGNAL_ID, "count", layout.DAY_TILES, layout.MAX_BY, bucket) for bucket in (1, 1, 2**31)])
+    keys = np.array(
+        [pack_key(layout.MAX_SIGNAL_ID, "count", layout.DAY_TILES, layout.MAX_BY, bucket) for bucket in (1, 1, 2**31)]
+    )
     state = merge(no_tiles(), Tiles(far, keys, np.array([1, 2, 3])), PLAN)
     again = merge(state, Tiles(far[1:2], keys[1:2], np.array([10])), PLAN)
     assert again.value.tolist() == [1, 12, 3]
@@ -193,9 +211,11 @@ def test_state_bytes_are_these() -> None:
     state = encode_states(fold(no_tiles(), rows, np.zeros(1, np.int64), PLAN), np.array([3]), np.array([77]))[0].as_py()
     expected = [
         ((1 << 32) | 3, 77),
-        ((2 << 48) | (1 << 45) | (2 << 42) | 482_256, -5), ((2 << 48) | (1 << 45) | (4 << 42), -5),
-        ((2 << 48) | (2 << 45) | (2 << 42) | 482_256, -5), ((2 << 48) | (2 << 45) | (4 << 42), -5),
-    ]  # fmt: skip
+        ((2 << 48) | (1 << 45) | (2 << 42) | 482_256, -5),
+        ((2 << 48) | (1 << 45) | (4 << 42), -5),
+        ((2 << 48) | (2 << 45) | (2 << 42) | 482_256, -5),
+        ((2 << 48) | (2 << 45) | (4 << 42), -5),
+    ]
     assert state == b"".join(number.to_bytes(8, "little", signed=True) for record in expected for number in record)
 
 
@@ -204,7 +224,11 @@ def test_state_bytes_are_these() -> None:
     [
         (b"12345", "a multiple of 16 bytes", "5 bytes"),
         (bytes(16), "a header of format 1", "key 0x0"),
-        (b"".join(n.to_bytes(8, "little") for n in (1 << 32, 0, 1 << 49, 1, 1 << 48, 1)), "ascending keys", "0x1000000000000 after"),
+        (
+            b"".join(n.to_bytes(8, "little") for n in (1 << 32, 0, 1 << 49, 1, 1 << 48, 1)),
+            "ascending keys",
+            "0x1000000000000 after",
+        ),
     ],
 )
 def test_unusable_state_bytes_are_refused_in_one_line(state: bytes, expected: str, got: str) -> None:

@@ -13,7 +13,19 @@ import tensorflow as tf
 
 from features.codec import encode_states
 from features.declarations import Attribute, By, Catalog, Elapsed, EventType, Field, Profile, Ratio, Signal, View
-from features.layout import DAY_S, DAY_TILES, HOUR_S, HOUR_TILES, LIFETIME, LIFETIME_TILES, MINUTE_S, MINUTE_TILES, US_PER_S, Resolution, pack_key
+from features.layout import (
+    DAY_S,
+    DAY_TILES,
+    HOUR_S,
+    HOUR_TILES,
+    LIFETIME,
+    LIFETIME_TILES,
+    MINUTE_S,
+    MINUTE_TILES,
+    US_PER_S,
+    Resolution,
+    pack_key,
+)
 from features.rows import TIME
 from features.tiles import Tiles
 from transforms.errors import GraphError
@@ -22,10 +34,20 @@ from transforms.fit import fit_graph
 from transforms.plan import plan_graph
 
 VIEW = View(
-    "v", 1, "user", ("hits", "money", "channels", "times"), profiles=("account",), request=(Field("platform", "string", "unknown", vocabulary_size=2),),
-    elapsed=(Elapsed("since_last_s", since="times_last_lifetime"), Elapsed("span_s", since="times_first_lifetime", until="times_last_lifetime")),
-    ratios=(Ratio("hour_share", "hits_count_1h", "hits_count_1d"),), bucketed=("since_last_s",), utc_offset="offset_minutes",
-)  # fmt: skip
+    "v",
+    1,
+    "user",
+    ("hits", "money", "channels", "times"),
+    profiles=("account",),
+    request=(Field("platform", "string", "unknown", vocabulary_size=2),),
+    elapsed=(
+        Elapsed("since_last_s", since="times_last_lifetime"),
+        Elapsed("span_s", since="times_first_lifetime", until="times_last_lifetime"),
+    ),
+    ratios=(Ratio("hour_share", "hits_count_1h", "hits_count_1d"),),
+    bucketed=("since_last_s",),
+    utc_offset="offset_minutes",
+)
 CATALOG = Catalog(
     name="test",
     attributes=(Attribute("cents", "int64", unit="cents"), Attribute("channel", "string")),
@@ -48,57 +70,82 @@ Record = tuple[int, str, Resolution, int, int, int]
 
 def state_of(records: list[Record]) -> bytes:
     """Bytes of hand-written tiles (signal, operation, resolution, by, start of the tile in s, value)."""
-    rows = sorted((pack_key(signal, operation, resolution, by, at // resolution.period_s if resolution.period_s else 0), value)
-                  for signal, operation, resolution, by, at, value in records)  # fmt: skip
+    rows = sorted(
+        (pack_key(signal, operation, resolution, by, at // resolution.period_s if resolution.period_s else 0), value)
+        for signal, operation, resolution, by, at, value in records
+    )
     key, value = np.array(rows, dtype=np.int64).T
     return encode_states(Tiles(np.zeros(len(key), np.int64), key, value), np.array([0]), np.array([5]))[0].as_py()
 
 
-WARM = state_of([
-    # Minute tiles. now is in minute 10:30; the last 10 minutes are 10:21 to 10:30, the last hour 9:31 to 10:30.
-    (1, "count", MINUTE_TILES, 0, NOW_S + 60, 100),  # 10:31, still to come: in no window
-    (1, "count", MINUTE_TILES, 0, NOW_S, 1),  # 10:30
-    (1, "count", MINUTE_TILES, 0, NOW_S - 9 * 60, 2),  # 10:21, the oldest of ten
-    (1, "count", MINUTE_TILES, 0, NOW_S - 10 * 60, 4),  # 10:20, just out of 10 minutes
-    (1, "count", MINUTE_TILES, 0, NOW_S - 59 * 60, 8),  # 9:31, the oldest of sixty
-    (1, "count", MINUTE_TILES, 0, NOW_S - 60 * 60, 16),  # 9:30, out
-    # Hour tiles. now is in hour 10; the last day is yesterday 11 to today 10.
-    (1, "count", HOUR_TILES, 0, NOW_S, 20),
-    (1, "count", HOUR_TILES, 0, NOW_S - 23 * HOUR_S, 40),
-    (1, "count", HOUR_TILES, 0, NOW_S - 24 * HOUR_S, 80),  # yesterday 10: out
-    # Day tiles: 30 days are today and the 29 before.
-    (1, "count", DAY_TILES, 0, NOW_S, 3),
-    (1, "count", DAY_TILES, 0, NOW_S - 29 * DAY_S, 5),
-    (1, "count", DAY_TILES, 0, NOW_S - 30 * DAY_S, 7),  # out
-    (1, "count", LIFETIME_TILES, 0, 0, 999),
-    (2, "sum", HOUR_TILES, 0, NOW_S, -250), (2, "sum", HOUR_TILES, 0, NOW_S - 167 * HOUR_S, 1000),
-    (2, "sum", HOUR_TILES, 0, NOW_S - 168 * HOUR_S, 50_000),  # out of 7 days of 24 hours
-    (2, "max", HOUR_TILES, 0, NOW_S, -250), (2, "max", HOUR_TILES, 0, NOW_S - HOUR_S, -300),
-    (3, "count", MINUTE_TILES, 0, NOW_S, 6), (3, "count", MINUTE_TILES, 2, NOW_S, 1), (3, "count", MINUTE_TILES, 2, NOW_S - 600, 1),
-    (4, "last", LIFETIME_TILES, 0, 0, (NOW_S - 90) * US_PER_S + 500_000), (4, "first", LIFETIME_TILES, 0, 0, (NOW_S - 3690) * US_PER_S),
-    (77, "count", MINUTE_TILES, 0, NOW_S, 12345),  # a signal that this graph does not know
-])  # fmt: skip
+WARM = state_of(
+    [
+        # Minute tiles. now is in minute 10:30; the last 10 minutes are 10:21 to 10:30, the last hour 9:31 to 10:30.
+        (1, "count", MINUTE_TILES, 0, NOW_S + 60, 100),  # 10:31, still to come: in no window
+        (1, "count", MINUTE_TILES, 0, NOW_S, 1),  # 10:30
+        (1, "count", MINUTE_TILES, 0, NOW_S - 9 * 60, 2),  # 10:21, the oldest of ten
+        (1, "count", MINUTE_TILES, 0, NOW_S - 10 * 60, 4),  # 10:20, just out of 10 minutes
+        (1, "count", MINUTE_TILES, 0, NOW_S - 59 * 60, 8),  # 9:31, the oldest of sixty
+        (1, "count", MINUTE_TILES, 0, NOW_S - 60 * 60, 16),  # 9:30, out
+        # Hour tiles. now is in hour 10; the last day is yesterday 11 to today 10.
+        (1, "count", HOUR_TILES, 0, NOW_S, 20),
+        (1, "count", HOUR_TILES, 0, NOW_S - 23 * HOUR_S, 40),
+        (1, "count", HOUR_TILES, 0, NOW_S - 24 * HOUR_S, 80),  # yesterday 10: out
+        # Day tiles: 30 days are today and the 29 before.
+        (1, "count", DAY_TILES, 0, NOW_S, 3),
+        (1, "count", DAY_TILES, 0, NOW_S - 29 * DAY_S, 5),
+        (1, "count", DAY_TILES, 0, NOW_S - 30 * DAY_S, 7),  # out
+        (1, "count", LIFETIME_TILES, 0, 0, 999),
+        (2, "sum", HOUR_TILES, 0, NOW_S, -250),
+        (2, "sum", HOUR_TILES, 0, NOW_S - 167 * HOUR_S, 1000),
+        (2, "sum", HOUR_TILES, 0, NOW_S - 168 * HOUR_S, 50_000),  # out of 7 days of 24 hours
+        (2, "max", HOUR_TILES, 0, NOW_S, -250),
+        (2, "max", HOUR_TILES, 0, NOW_S - HOUR_S, -300),
+        (3, "count", MINUTE_TILES, 0, NOW_S, 6),
+        (3, "count", MINUTE_TILES, 2, NOW_S, 1),
+        (3, "count", MINUTE_TILES, 2, NOW_S - 600, 1),
+        (4, "last", LIFETIME_TILES, 0, 0, (NOW_S - 90) * US_PER_S + 500_000),
+        (4, "first", LIFETIME_TILES, 0, 0, (NOW_S - 3690) * US_PER_S),
+        (77, "count", MINUTE_TILES, 0, NOW_S, 12345),  # a signal that this graph does not know
+    ]
+)
 
 INTEGERS = {
-    "hits_count_10m": 3, "hits_count_1h": 15, "hits_count_1d": 60, "hits_count_30d": 8, "hits_count_lifetime": 999,
-    "money_sum_7d": 750, "money_max_7d": -250,
-    "channels_count_1h_other": 6, "channels_count_1h_email": 0, "channels_count_1h_push": 2,
-    "times_last_lifetime": (NOW_S - 90) * US_PER_S + 500_000, "times_first_lifetime": (NOW_S - 3690) * US_PER_S,
-}  # fmt: skip
+    "hits_count_10m": 3,
+    "hits_count_1h": 15,
+    "hits_count_1d": 60,
+    "hits_count_30d": 8,
+    "hits_count_lifetime": 999,
+    "money_sum_7d": 750,
+    "money_max_7d": -250,
+    "channels_count_1h_other": 6,
+    "channels_count_1h_email": 0,
+    "channels_count_1h_push": 2,
+    "times_last_lifetime": (NOW_S - 90) * US_PER_S + 500_000,
+    "times_first_lifetime": (NOW_S - 3690) * US_PER_S,
+}
 # since_last: 89.5 s, of which whole seconds count; span: 3600.5 s. 10:30 UTC + 330 minutes is 16:00 local.
 FINISHED = {
     **{name: value for name, value in INTEGERS.items() if not name.startswith("times")},
-    "since_last_s": 89, "span_s": 3600, "hour_share": 0.25, "offset_minutes": 330, "local_hour": 16,
-}  # fmt: skip
+    "since_last_s": 89,
+    "span_s": 3600,
+    "hour_share": 0.25,
+    "offset_minutes": 330,
+    "local_hour": 16,
+}
 
 
 def rows(states: list[bytes], *, offset_minutes: int = 330, platforms: list[str] | None = None) -> pa.Table:
     count = len(states)
-    return pa.table({
-        "entity_id": [f"u{number}" for number in range(count)],
-        "now": pa.array([NOW_S * US_PER_S] * count, TIME), "state": pa.array(states, pa.large_binary()),
-        "offset_minutes": pa.array([offset_minutes] * count, pa.int64()), "platform": platforms or ["ios"] * count,
-    })  # fmt: skip
+    return pa.table(
+        {
+            "entity_id": [f"u{number}" for number in range(count)],
+            "now": pa.array([NOW_S * US_PER_S] * count, TIME),
+            "state": pa.array(states, pa.large_binary()),
+            "offset_minutes": pa.array([offset_minutes] * count, pa.int64()),
+            "platform": platforms or ["ios"] * count,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
