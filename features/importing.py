@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -34,9 +33,9 @@ class Report:
     rows: int = 0
     filtered: int = 0
     duplicates: int = 0
-    events: Counter[str] = field(default_factory=Counter)
-    profiles: Counter[str] = field(default_factory=Counter)
-    bad: Counter[str] = field(default_factory=Counter)
+    events: dict[str, int] = field(default_factory=dict)
+    profiles: dict[str, int] = field(default_factory=dict)
+    bad: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,12 +161,12 @@ def _report(task: Import, files: list[tuple[SourceFile, Extracted]], appends: li
             report.filtered += found.filtered
     for planned in appends:
         if planned.kind == "events":
-            report.events.update(_counts(planned.rows, "event_type"))
+            report.events |= _counts(planned.rows, "event_type")  # an event type belongs to one log
             report.duplicates += count_repeats(task.workspace, task.catalog, planned.name, planned.rows)
         elif planned.kind == "profile":
             report.profiles[planned.name] = planned.rows.num_rows
         else:
-            report.bad.update(_counts(planned.rows, "reason"))
+            report.bad = _counts(planned.rows, "reason")
     return report
 
 

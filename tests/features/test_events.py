@@ -77,7 +77,8 @@ def test_offsets_are_contiguous_by_ingest_time_then_source_order_and_go_on_after
 
 def test_a_log_lies_in_folders_of_region_and_ingest_day(workspace: Workspace) -> None:
     append_events(workspace, SHOP, "customer", make_batch([("e1", "a", 86_399), ("e2", "a", 86_400)]), source="one")
-    assert {path.parent.relative_to(workspace.events("customer")).as_posix() for path in workspace.events("customer").rglob("*.parquet")} == {
+    root = workspace.events("customer")
+    assert {path.parent.relative_to(root).as_posix() for path in root.rglob("*.parquet")} == {
         "region=global/ingest_day=1970-01-01", "region=global/ingest_day=1970-01-02",
     }  # fmt: skip
 
@@ -109,8 +110,9 @@ def test_events_older_than_their_partition_are_refused_and_with_late_are_known_f
     with pytest.raises(EventLogError) as caught:
         append_events(workspace, SHOP, "customer", behind, source="two")
     assert str(caught.value) == (
-        f"events are older than the log: {workspace.events('customer')}; expected ingest_time from 1970-01-01T00:01:40.000000Z on; "
-        "got 1 events behind their partition, the oldest of 1970-01-01T00:00:50.000000Z; next: import files in time order, "
+        f"events are older than the log: {workspace.events('customer')}; expected ingest_time from "
+        "1970-01-01T00:01:40.000000Z on; got 1 events behind their partition, the "
+        "oldest of 1970-01-01T00:00:50.000000Z; next: import files in time order, "
         "or pass --late to have them known from the log's last ingest time on"
     )
     assert read_ids(workspace) == ["e1"]
@@ -189,12 +191,15 @@ def test_a_corrupted_log_gives_one_line_whatever_is_broken(workspace: Workspace)
 @pytest.mark.parametrize(
     ("batch", "expected", "got"),
     [
-        (make_batch([("e1", "a", 0)], event_time_s=301), "event_time at most 300 s after ingest_time", "1 events dated further ahead"),
+        (make_batch([("e1", "a", 0)], event_time_s=301),
+         "event_time at most 300 s after ingest_time", "1 events dated further ahead"),
         (make_batch([("e1", "a", 10)], event_time_s=-1), "event_time since 1970", "an earlier one"),
         (make_batch([("e1", "a", 10)]).set_column(2, "event_type", pa.array(["ordr"])), "event types order", "ordr"),
         (make_batch([("e1", "a", 10)]).set_column(5, "region", pa.array(["eu"])), "regions global", "eu"),
-        (make_batch([("e1", "a", 10)]).set_column(1, "entity_id", pa.array([None], pa.string())), "a value of entity_id in every row", "1 nulls"),
-        (make_batch([("e1", "a", 10)]).append_column("colour", pa.array(["red"])), "columns that the catalog declares", "colour"),
+        (make_batch([("e1", "a", 10)]).set_column(1, "entity_id", pa.array([None], pa.string())),
+         "a value of entity_id in every row", "1 nulls"),
+        (make_batch([("e1", "a", 10)]).append_column("colour", pa.array(["red"])),
+         "columns that the catalog declares", "colour"),
     ],
 )  # fmt: skip
 def test_a_batch_that_breaks_a_rule_is_refused_whole(workspace: Workspace, batch: pa.Table, expected: str, got: str) -> None:

@@ -47,7 +47,8 @@ def test_comments_and_order_do_not_change_what_a_mapping_means_but_a_delay_does(
     ("old", "new", "line"),
     [
         ("type: order", "type: ordr",
-         "m.yaml: events[0].type; expected an event type of catalog 'retail': order, cancellation; got 'ordr'; next: declare the "
+         "m.yaml: events[0].type; expected an event type of catalog 'retail': order, cancellation; got 'ordr'; next: "
+         "declare the "
          "event type in the catalog or correct the mapping"),
         ("time_zone: UTC", "time_zone: Mars/Olympus",
          "m.yaml: time_zone; expected a name of the time zone database (Europe/London, UTC); got 'Mars/Olympus'; next: correct "
@@ -57,18 +58,22 @@ def test_comments_and_order_do_not_change_what_a_mapping_means_but_a_delay_does(
         ("    where:", "    filter:",
          "m.yaml: events[0]; expected keys among entity_id, event_id, event_time, ingest_time, region, group_by, type, entity, "
          "where, attributes; got filter; next: correct the mapping"),
-        ("event_time: at\n", "", "m.yaml: events[0]; expected the key 'event_time'; got no such key; next: correct the mapping"),
+        ("event_time: at\n", "",
+         "m.yaml: events[0]; expected the key 'event_time'; got no such key; next: correct the mapping"),
         ("{delay_s: 60}", "{delay_s: soon}",
-         "m.yaml: events[0].ingest_time.delay_s; expected seconds, a whole number from 0; got 'soon'; next: correct the mapping"),
+         "m.yaml: events[0].ingest_time.delay_s; expected seconds, a whole number from 0; got 'soon'; "
+         "next: correct the mapping"),
         ("entity_id: customer", "entity_id: customer\nregion: {constant: us}",
          "m.yaml: events[0].region; expected one of eu; got 'us'; next: correct the mapping"),
         ("greater_than: 0", "greater: 0",
-         "m.yaml: events[0].where[0]; expected keys among column, not, all, any, equals, not_equals, in, starts_with, greater_than, "
+         "m.yaml: events[0].where[0]; expected keys among column, not, all, any, equals, not_equals, in, starts_with, "
+         "greater_than, "
          "at_least, less_than, at_most, is_null; got greater; next: correct the mapping"),
         ("{items: quantity}", "{items: {sum: quantity}}",
          "m.yaml: events[0].attributes.items; expected no aggregate without group_by; got sum; next: correct the mapping"),
         ("event_id: invoice", "event_id: invoice\ngroup_by: [invoice, customer]",
-         "m.yaml: events[0].event_time; expected one of sum, min, max, first for a column outside group_by; got at; next: correct "
+         "m.yaml: events[0].event_time; expected one of sum, min, max, first for a column outside group_by; got at; next: "
+         "correct "
          "the mapping"),
         ("{items: quantity}", "{items: {column: quantity, round: up}}",
          "m.yaml: events[0].attributes.items.round; expected half_away_from_zero; got 'up'; next: correct the mapping"),
@@ -100,6 +105,7 @@ def test_a_mapping_that_is_not_there_names_the_shipped_ones() -> None:
     with pytest.raises(MappingError) as caught:
         mapping_path("online_retail")
     assert str(caught.value) == (
-        "mapping is not there: 'online_retail'; expected a YAML file or one of mathoverflow_events, online_retail_ii, subscription, "
+        "mapping is not there: 'online_retail'; expected a YAML file or one of mathoverflow_events, online_retail_ii, "
+        "subscription, "
         "subscription_accounts; got neither; next: correct the path or the name"
     )

@@ -80,8 +80,8 @@ def test_the_same_source_adds_no_rows_the_second_time_and_undeclared_columns_are
     with pytest.raises(EventLogError) as caught:
         append_profiles(workspace, CATALOG, "address", rows.append_column("age", pa.array([3])), source="two")
     assert str(caught.value) == (
-        "profile rows cannot be appended: profile 'address'; expected columns entity_id, valid_from, created_time, country, no null "
-        "in entity_id, valid_from, created_time; got undeclared ['age'], missing []; next: correct the rows"
+        "profile rows cannot be appended: profile 'address'; expected columns entity_id, valid_from, created_time, country, "
+        "no null in entity_id, valid_from, created_time; got undeclared ['age'], missing []; next: correct the rows"
     )
 
 
