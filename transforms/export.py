@@ -118,8 +118,8 @@ def load_finisher(saved_model: Path, plan: GraphPlan) -> Finisher:
 
     def call(inputs: Tensors) -> Tensors:
         if hasattr(loaded, "transform_fn"):
-            return loaded.transform_fn(inputs)
-        return signatures["features" if "features" in signatures else "serving_default"](**inputs)
+            return dict(loaded.transform_fn(inputs))
+        return dict(signatures["features" if "features" in signatures else "serving_default"](**inputs))
 
     def finish_rows(rows: pa.Table) -> Arrays:
         outputs = call({name: tf.constant(values) for name, values in graph_inputs(rows, plan).items()})

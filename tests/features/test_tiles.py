@@ -204,8 +204,8 @@ def test_state_bytes_are_these() -> None:
     """Golden: one refund of -5 cents at T0 for partition 3, offset 77.
 
     Header key: version 1 << 32 | 3. Sum over 1 d uses 1 h tiles (resolution 2), bucket 1736121600 / 3600 = 482256.
-    Key of (signal 2, sum = 1, 1 h = 2): (2 << 48) | (1 << 45) | (2 << 42) | 482256; of its lifetime (4): (2 << 48) | (1 << 45) |
-    (4 << 42); `max` is operation 2.
+    Key of (signal 2, sum = 1, 1 h = 2): (2 << 48) | (1 << 45) | (2 << 42) | 482256; of its lifetime (4): (2 << 48) |
+    (1 << 45) | (4 << 42); `max` is operation 2.
     """
     rows = table([{"at": 0, "type": "refund", "cents": -5}])
     state = encode_states(fold(no_tiles(), rows, np.zeros(1, np.int64), PLAN), np.array([3]), np.array([77]))[0].as_py()
