@@ -7,7 +7,6 @@ read five thousand times more.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ class Line:
 
 
 @pytest.fixture(scope="module")
-def line(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+def line(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Line:
     scratch = tmp_path_factory.mktemp("line")
     workspace = Workspace(scratch / "workspace")
     fill_log(workspace, scenario)
@@ -69,7 +68,7 @@ def line(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             stored += stored_states(workspace, scenario, reads[number])
             replies += ask(url, reads[number], first=number * READS_AT_EACH_TIME)
     served = {name: np.concatenate([reply[name] for reply in replies]) for name in (*OUTPUTS, "score")}
-    yield Line(scenario, all_reads, as_of_us, trained_outputs(scratch), rows["state"].to_pylist(), served, stored)
+    return Line(scenario, all_reads, as_of_us, trained_outputs(scratch), rows["state"].to_pylist(), served, stored)
 
 
 def as_of_times(scenario: Scenario) -> list[int]:
