@@ -88,6 +88,10 @@ def reply_v2(answer: Answer, sender: Sender, request: InferRequest) -> InferResp
     ]
     names = sender.feature_names()
     outputs += [_tensor(name, values, {"names": ",".join(names[name])}) for name, values in answer.scores.features.items()]
+    if request.from_grpc:
+        # KServe packs arrays for gRPC itself, but fails where the request was packed too.
+        for output in outputs:
+            output.set_data_from_numpy(output.data, binary_data=True)
     return InferResponse(
         # A caller need not name its request, but KServe's reply must have an id.
         response_id=request.id or generate_uuid(),

@@ -75,7 +75,7 @@ class TinyModel(tf.Module):
             tf.TensorSpec([None], tf.string, name="platform"),
         ]
     )
-    def features(self, state, now, plan, country, utc_offset_minutes, platform):  # noqa: ANN001, ANN201, PLR0913
+    def features(self, state, now, plan, country, utc_offset_minutes, platform):
         records = tf.strings.length(state) // layout.RECORD_BYTES
         letters = tf.strings.length(platform)
         unused = tf.cast(tf.strings.length(plan) + tf.strings.length(country), tf.int64) * 0
@@ -85,7 +85,7 @@ class TinyModel(tf.Module):
         return {"integers": integers, "finished": finished, "transformed": finished / 8, "score": score}
 
     @tf.function(input_signature=features.input_signature)
-    def score(self, state, now, plan, country, utc_offset_minutes, platform):  # noqa: ANN001, ANN201, PLR0913
+    def score(self, state, now, plan, country, utc_offset_minutes, platform):
         outputs = self.features(state, now, plan, country, utc_offset_minutes, platform)
         return {"score": outputs["score"]}
 
@@ -123,7 +123,9 @@ def shard_of(entity_id: str) -> int:
 def state_of(entity_id: str, records: int, offset: int) -> bytes:
     """A header and ``records`` - 1 tiles, zero but sorted: the tiny model only counts them."""
     header = layout.header_key(shard_of(entity_id)).to_bytes(8, "little") + offset.to_bytes(8, "little")
-    tiles = b"".join(layout.pack_key(1, "count", layout.DAY_TILES, 0, day).to_bytes(8, "little") + bytes(8) for day in range(1, records))
+    tiles = b"".join(
+        layout.pack_key(1, "count", layout.DAY_TILES, 0, day).to_bytes(8, "little") + bytes(8) for day in range(1, records)
+    )
     return header + tiles
 
 
@@ -149,7 +151,11 @@ def fill_store(path: Path, *, users: int = 200) -> None:
 
 def register_model(workspace: Workspace, artifacts: Path, *, blessed: bool = True) -> None:
     reason = "beats every baseline" if blessed else "loses to recency"
-    register(workspace, NewVersion("churn", NOON_US, "run-1", blessed, reason, VIEW.key, CATALOG.view_hash(VIEW), "tiny", {}), artifacts)
+    register(
+        workspace,
+        NewVersion("churn", NOON_US, "run-1", blessed, reason, VIEW.key, CATALOG.view_hash(VIEW), "tiny", {}),
+        artifacts,
+    )
 
 
 def environment() -> dict[str, str]:
@@ -204,7 +210,9 @@ def served(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="session")
-def serve_again(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., contextlib.AbstractContextManager[Served]]:
+def serve_again(
+    workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., contextlib.AbstractContextManager[Served]]:
     """Start another server on the same workspace, with further arguments of ``plumb serve``."""
     return lambda *arguments: serving(workspace.root, tmp_path_factory.mktemp("log") / "server.log", *arguments)
 
