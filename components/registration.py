@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from features.workspace import Workspace
-from models.evaluate import read_evaluation
+from models.evaluation import read_evaluation
 from models.gate import judge
 from models.specs import load_spec
 from models.train import NETWORK_FILE

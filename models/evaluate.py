@@ -1,18 +1,7 @@
-"""Measure a network beside its baselines on the test rows, with intervals, and write ``evaluation.json``.
-
-The file, all figures as ``{"value", "low", "high"}`` with a 95 % bootstrap interval over entities:
-
-    format, model, split, rows, entities, positives, resamples, seed
-    candidates   name ("network", then the baselines) -> metric -> figure
-    gains        baseline -> metric -> by how much the network is better; positive means better, paired resamples
-    calibration  name -> list of {"rows", "mean_score", "share_positive"}, by ascending score
-    slices       name -> {"rows", "positives", "candidates", "gains"}; figures are absent where a slice has one class
-"""
+"""Measure a network beside its baselines on the test rows, with intervals, and write ``evaluation.json``."""
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,23 +10,18 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.errors import explain
 from models import bootstrap
 from models.baselines import fit_baseline
 from models.cutoffs import TEST, TRAIN, VALIDATION
-from models.errors import EvaluationError
+from models.evaluation import FORMAT, NETWORK, Evaluation, write_evaluation
 from models.frame import Floats, Frame, read_frame
 from models.specs import HIGHER_IS_BETTER, ModelSpec
 from models.train import EVALUATED_FILE, predict
 
-FORMAT: Final = 1
 RESAMPLES: Final = 1_000
-NETWORK: Final = "network"
 METRIC_FUNCTIONS: Final = {
     "auc": bootstrap.auc, "log_loss": bootstrap.log_loss, "calibration_error": bootstrap.calibration_error,
 }  # fmt: skip
-
-Evaluation = dict[str, Any]
 
 
 def evaluate(spec: ModelSpec, features_path: Path, network_dir: Path, out_path: Path, *, seed: int) -> dict[str, float]:
@@ -47,7 +31,7 @@ def evaluate(spec: ModelSpec, features_path: Path, network_dir: Path, out_path: 
         spec: names the baselines and slices.
         features_path: what fitting the graph wrote.
         network_dir: what training wrote.
-        out_path: the JSON file described above; appears whole.
+        out_path: the JSON file that ``models.evaluation`` describes; appears whole.
         seed: of the bootstrap.
     Returns:
         Headline figures, flat: ``<candidate>_<metric>`` for every candidate and metric.
@@ -85,39 +69,6 @@ def measure(spec: ModelSpec, test: Frame, scores: dict[str, Floats], *, resample
         "calibration": {name: _calibration_table(test.label, score) for name, score in scores.items()},
         "slices": {entry.name: _slice(test, entry.feature, (entry.low, entry.high), scores, weights) for entry in spec.slices},
     }
-
-
-def read_evaluation(path: Path) -> Evaluation:
-    """Read ``evaluation.json``.
-
-    Raises:
-        EvaluationError: no such file, no JSON, or of another format.
-    """
-    try:
-        evaluation: Evaluation = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise EvaluationError(
-            explain("evaluation cannot be read", which=str(path), expected="a JSON file of the evaluate step", got=str(error),
-                    next_step="run the evaluation again")
-        ) from error  # fmt: skip
-    if evaluation.get("format") != FORMAT:
-        raise EvaluationError(
-            explain(
-                "evaluation is of another format",
-                which=str(path),
-                expected=f"format {FORMAT}",
-                got=f"format {evaluation.get('format')}",
-                next_step="run the evaluation again",
-            )
-        )
-    return evaluation
-
-
-def write_evaluation(evaluation: Evaluation, path: Path) -> None:
-    """Write the evaluation as readable JSON, whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _compare(label: NDArray[np.int8], scores: dict[str, Floats], weights: bootstrap.Weights) -> Evaluation:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from features.errors import explain
 from models.errors import EvaluationError
-from models.evaluate import NETWORK, Evaluation, read_evaluation
+from models.evaluation import NETWORK, Evaluation, read_evaluation
 from models.specs import Gate, ModelSpec
 
 

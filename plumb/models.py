@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from plumb.backtest import backtest
 from plumb.instants import show_instant
 from plumb.settings import Settings
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from models.versions import ModelVersion
 
 app = typer.Typer(help="Registered model versions and model specs.", no_args_is_help=True)
+app.command("backtest")(backtest)
 console = Console()
 
 JSON_HELP = "Print JSON instead of a table."

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Records of pipeline runs.", no_args_is_help=True)
 console = Console()
 
+METRICS = {"auc": "AUC", "log_loss": "log loss", "calibration_error": "calibration error"}
 JSON_HELP = "Print JSON instead of a table."
 COLOURS = {
     "succeeded": "green", "failed": "red", "not blessed": "yellow", "running": "cyan", "skipped": "dim", "waiting": "dim",
@@ -96,12 +97,52 @@ def steps_table(steps: tuple[StepRecord, ...]) -> Table:
 
 def evaluation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
     """The model's figures beside every baseline's; none before the evaluate step has ended."""
-    return []
+    if not evaluation:
+        return []
+    title = f"test: {evaluation['rows']:,} rows, {evaluation['entities']:,} entities, {evaluation['positives']:,} positive"
+    return [comparison_table(evaluation, title), calibration_table(evaluation["calibration"]), slices_table(evaluation["slices"])]
+
+
+def comparison_table(evaluation: Mapping[str, Any], title: str) -> Table:
+    """One row a candidate: every metric with its 95 % interval, and by how much AUC of the network is better."""
+    table = Table("candidate", *(METRICS.values()), "network's gain in AUC", title=title, title_justify="left")
+    for name, figures in evaluation["candidates"].items():
+        gain = evaluation["gains"].get(name)
+        table.add_row(name, *(show_figure(figures[metric]) for metric in METRICS), show_figure(gain["auc"], "+.3f") if gain else "")
+    return table
+
+
+def calibration_table(calibration: Mapping[str, Any]) -> Table:
+    """Mean score and share of positives in bins of the network's score."""
+    table = Table("rows", "mean score", "share positive", title="calibration of the network", title_justify="left")
+    for entry in calibration.get("network", ()):
+        table.add_row(f"{entry['rows']:,}", f"{entry['mean_score']:.3f}", f"{entry['share_positive']:.3f}")
+    return table
+
+
+def slices_table(slices: Mapping[str, Any]) -> Table:
+    """AUC of every candidate in every slice; empty where a slice holds one class."""
+    names = list(dict.fromkeys(name for part in slices.values() for name in part.get("candidates", ())))
+    table = Table("slice", "rows", "positive", *(f"AUC {name}" for name in names), title="slices", title_justify="left")
+    for title, part in slices.items():
+        figures = [show_figure(part["candidates"][name]["auc"]) if name in part.get("candidates", ()) else "" for name in names]
+        table.add_row(title, f"{part['rows']:,}", f"{part['positives']:,}", *figures)
+    return table
 
 
 def headline(record: RunRecord) -> str:
-    """AUC of the model, as short text."""
-    return ""
+    """AUC of the network with its interval; empty before the evaluate step has ended."""
+    return show_figure(record.evaluation["candidates"]["network"]["auc"]) if record.evaluation else ""
+
+
+def show_figure(figure: Mapping[str, float], form: str = ".3f") -> str:
+    """A value with its 95 % interval.
+
+    Example:
+        >>> show_figure({"value": 0.8123, "low": 0.8, "high": 0.82})
+        '0.812 [0.800, 0.820]'
+    """
+    return f"{figure['value']:{form}} [{figure['low']:{form}}, {figure['high']:{form}}]"
 
 
 def coloured(status: str) -> str:

@@ -1,0 +1,95 @@
+"""``plumb models backtest``: train as of past cutoffs, serve, score everyone over HTTP, compare with what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from features.errors import explain
+from features.workspace import Workspace
+from plumb.errors import CommandError
+from plumb.instants import parse_instant
+from plumb.pipelines import launch
+from plumb.runs import METRICS, show_figure
+from plumb.settings import Settings
+
+console = Console()
+
+BACKTEST_FILE = "backtest.json"
+STORE_FOLDER = "online"
+SERVER_LOG = "server.log"
+CUTOFF_HELP = "Train with what was known then and score then; a date or an ISO 8601 time with its zone. Repeatable."
+
+
+def backtest(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="Name of a model spec.")],
+    cutoff: Annotated[list[str], typer.Option("--cutoff", metavar="TIME", help=CUTOFF_HELP)],
+    seed: Annotated[int, typer.Option("--seed", help="Seed of weights, shuffling and bootstrap.")] = 0,
+) -> None:
+    """Train at past cutoffs, serve each version, score the population over HTTP, and compare with what then happened."""
+    settings: Settings = ctx.obj
+    cutoffs_us = [(text, parse_instant(text)) for text in cutoff]
+    tables = [
+        comparison(text, backtest_at(settings.workspace, model, cutoff_us, seed=seed)) for text, cutoff_us in cutoffs_us
+    ]  # fmt: skip
+    for table in tables:
+        console.print(table)
+
+
+def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) -> Mapping[str, Any]:
+    """One cutoff: the evaluation, which is also written into the folder of the run that trained the model.
+
+    Raises:
+        CommandError: the gate did not bless the model, so there is nothing to serve.
+        EvaluationError: what happened after the cutoff is not known yet.
+    """
+    from components.backtesting import judge_served, read_outcomes
+    from components.declarations import declarations_of
+    from models.evaluation import write_evaluation
+    from plumb.server_process import predict, serving
+    from transforms.materialize import materialize
+
+    outcomes = read_outcomes(workspace, model, cutoff_us)
+    record = launch(workspace, model, known_at_us=cutoff_us, seed=seed)
+    if record.registered_version is None:
+        raise CommandError(
+            explain("model was not blessed", which=f"run {record.run_id}", expected="a blessed version to serve", got=record.reason,
+                    next_step=f"see `plumb runs show {record.run_id}`")
+        )  # fmt: skip
+    folder = workspace.runs() / record.run_id
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("fill the online store as of the cutoff", total=None)
+        materialize(workspace, *declarations_of(model), as_of_us=cutoff_us, store=folder / STORE_FOLDER)
+        progress.update(task, description="start the server")
+        instances = [{"entity_id": entity_id, "now": cutoff_us} for entity_id in outcomes.entity_ids.to_pylist()]
+        with serving(
+            workspace, model, version=record.registered_version, store=folder / STORE_FOLDER, log=folder / SERVER_LOG
+        ) as client:  # fmt: skip
+            progress.update(task, description=f"score {len(instances):,} entities over HTTP")
+            predictions = predict(client, model, instances, features=True)
+        progress.update(task, description="fit baselines and compare")
+        features = Path(record.artifacts["fit-graph/features"])
+        evaluation = judge_served(model, outcomes, predictions, features, seed=seed)
+        write_evaluation(evaluation, folder / BACKTEST_FILE)
+    return evaluation
+
+
+def comparison(cutoff: str, evaluation: Mapping[str, Any]) -> Table:
+    """One row a candidate: the served model and every baseline on the same people."""
+    title = f"{evaluation['model']} at {cutoff}: {evaluation['entities']:,} scored over HTTP, {evaluation['positives']:,} positive"
+    table = Table("candidate", *METRICS.values(), "served model's gain in AUC", title=title, title_justify="left")
+    for name, figures in evaluation["candidates"].items():
+        gain = evaluation["gains"].get(name)
+        table.add_row(
+            "served model" if name == "network" else name, *(show_figure(figures[metric]) for metric in METRICS),
+            show_figure(gain["auc"], "+.3f") if gain else "",
+        )  # fmt: skip
+    return table
