@@ -83,13 +83,13 @@ class NetworkSpec:
     """A small feed-forward network: the mean logit of ``members`` equal stacks of ``hidden`` units, then calibration."""
 
     hidden: tuple[int, ...] = (32, 16)
-    members: int = 4
+    members: int = 2
     dropout: float = 0.2
     weight_decay: float = 1e-4
-    learning_rate: float = 2e-3
-    epochs: int = 40
+    learning_rate: float = 3e-3
+    epochs: int = 30
     patience: int = 4
-    batch_size: int = 512
+    batch_size: int = 1_024
 
 
 @dataclass(frozen=True)

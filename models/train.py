@@ -99,6 +99,7 @@ def fit_network(rows: Frame, held_out: Frame, spec: NetworkSpec, *, seed: int) -
         keras.optimizers.Adam(spec.learning_rate),
         loss,
         metrics=[keras.metrics.BinaryCrossentropy(from_logits=True, name="log_loss")],
+        jit_compile=False,  # compiling by XLA takes longer than such a small network saves
     )
     stop = keras.callbacks.EarlyStopping("val_log_loss", mode="min", patience=spec.patience, restore_best_weights=True)
     history = logits.fit(
