@@ -60,10 +60,14 @@ def read_outcomes(workspace: Workspace, model: str, cutoff_us: int) -> Outcomes:
     labels = label_rows(events, spec.label, entity_ids, now_us, known_at_us=end_us)
     if not len(entity_ids) or not pc.all(labels["matured"]).as_py():
         raise EvaluationError(
-            explain("outcomes are not known", which=f"model {model!r} at {np.datetime64(cutoff_us, 'us')}Z", next_step="choose another cutoff",
-                    expected="a population whose labels have matured by the end of the log",
-                    got=f"{len(entity_ids)} entities, log ends {np.datetime64(end_us, 'us')}Z")
-        )  # fmt: skip
+            explain(
+                "outcomes are not known",
+                which=f"model {model!r} at {np.datetime64(cutoff_us, 'us')}Z",
+                next_step="choose another cutoff",
+                expected="a population whose labels have matured by the end of the log",
+                got=f"{len(entity_ids)} entities, log ends {np.datetime64(end_us, 'us')}Z",
+            )
+        )
     return Outcomes(entity_ids, labels["label"].to_numpy().astype(np.int8))
 
 
@@ -95,6 +99,8 @@ def score_baselines(spec: ModelSpec, rows: Frame, held_out: Frame, test: Frame) 
 def frame_of(outcomes: Outcomes, predictions: Sequence[Mapping[str, Any]]) -> Frame:
     """Served features as rows that baselines can score."""
     names = tuple(predictions[0]["features"])
-    transformed, finished = (np.array([list(entry[key].values()) for entry in predictions], np.float32) for key in BATCH_FEATURES)
+    transformed, finished = (
+        np.array([list(entry[key].values()) for entry in predictions], np.float32) for key in BATCH_FEATURES
+    )
     split = np.full(len(predictions), TEST)
     return Frame(outcomes.entity_ids, outcomes.label, split, transformed, finished, names)

@@ -68,13 +68,21 @@ def describe_data(workspace: Workspace, model: str) -> DataVersions:
     ingest_time = read_events(workspace, catalog, view.entity, columns=["ingest_time"])["ingest_time"]
     if not len(ingest_time):
         raise TrainingError(
-            explain("event log is empty", which=str(workspace.events(view.entity)), expected=f"events of entity {view.entity!r}",
-                    got="none", next_step="import events with `plumb events import`")
-        )  # fmt: skip
+            explain(
+                "event log is empty",
+                which=str(workspace.events(view.entity)),
+                expected=f"events of entity {view.entity!r}",
+                got="none",
+                next_step="import events with `plumb events import`",
+            )
+        )
     return DataVersions(
-        catalog=catalog.name, view=view.key, view_hash=catalog.view_hash(view), log_end_us=pc.max(ingest_time.cast(pa.int64())).as_py(),
+        catalog=catalog.name,
+        view=view.key,
+        view_hash=catalog.view_hash(view),
+        log_end_us=pc.max(ingest_time.cast(pa.int64())).as_py(),
         tables={name: -1 if table is None else table.version() for name, table in opened.items()},
-    )  # fmt: skip
+    )
 
 
 def build_training_rows(workspace: Workspace, model: str, known_at_us: int, path: Path) -> dict[str, Any]:
@@ -110,7 +118,13 @@ def build_training_rows(workspace: Workspace, model: str, known_at_us: int, path
     partial = path.with_name(f"{path.name}.partial")
     pq.write_table(rows, partial, row_group_size=ROW_GROUP_ROWS)
     partial.replace(path)
-    return {**versions.as_record(), "known_at_us": known_at_us, "events": log.num_rows, "rows": rows.num_rows, **count_splits(rows)}
+    return {
+        **versions.as_record(),
+        "known_at_us": known_at_us,
+        "events": log.num_rows,
+        "rows": rows.num_rows,
+        **count_splits(rows),
+    }
 
 
 def read_fields(workspace: Workspace, catalog: Catalog, view: View, sample: Sample) -> Iterator[tuple[str, pa.Array]]:

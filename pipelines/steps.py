@@ -34,7 +34,12 @@ class StepWatch(io.TextIOBase):
     """
 
     def __init__(
-        self, names: tuple[str, ...], log: TextIO, *, clock: Callable[[], float], notify: Callable[[tuple[StepRecord, ...]], None]
+        self,
+        names: tuple[str, ...],
+        log: TextIO,
+        *,
+        clock: Callable[[], float],
+        notify: Callable[[tuple[StepRecord, ...]], None],
     ) -> None:
         self._steps: dict[str, StepRecord] = {name: StepRecord(name) for name in names}
         self._log = log
@@ -112,5 +117,3 @@ def reason_of(error_line: str) -> str:
 def failed_step(steps: tuple[StepRecord, ...]) -> StepRecord | None:
     """The step that ended a run, if one did."""
     return next((step for step in steps if step.status == "failed"), None)
-
-

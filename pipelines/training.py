@@ -12,9 +12,7 @@ from pipelines.profile import DATA, LIGHT, TENSOR
 
 
 @dsl.pipeline(name="training", description="Train a model as known at a time; register it if it is blessed.")
-def training(  # noqa: PLR0913 - parameters of a run, as KFP shows them
-    model: str, workspace: str, known_at_us: int, started_at_us: int, seed: int = 0, run_id: str = ""
-) -> None:
+def training(model: str, workspace: str, known_at_us: int, started_at_us: int, seed: int = 0, run_id: str = "") -> None:
     """Train one model.
 
     Args:

@@ -11,16 +11,14 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from features.errors import PlumblineError, TemporaryError
-from plumb import events, features, models, pipelines, runs, serving
+from plumb import demo, events, features, models, pipelines, runs, serving
 from plumb.settings import prepare_native_libraries, read_settings
 
 EXIT_PERMANENT = 2
@@ -62,8 +60,7 @@ def register_commands() -> None:
         root.add_typer(group.app, name=group.__name__.rpartition(".")[2])
     root.command("serve")(serving.serve)
     root.command("score")(serving.score)
-    if find_spec("plumb.demo"):
-        root.command("demo")(import_module("plumb.demo").demo)
+    root.command("demo")(demo.demo)
 
 
 def hoist_workspace(arguments: list[str]) -> list[str]:

@@ -36,9 +36,7 @@ def backtest(
     """Train at past cutoffs, serve each version, score the population over HTTP, and compare with what then happened."""
     settings: Settings = ctx.obj
     cutoffs_us = [(text, parse_instant(text)) for text in cutoff]
-    tables = [
-        comparison(text, backtest_at(settings.workspace, model, cutoff_us, seed=seed)) for text, cutoff_us in cutoffs_us
-    ]  # fmt: skip
+    tables = [comparison(text, backtest_at(settings.workspace, model, cutoff_us, seed=seed)) for text, cutoff_us in cutoffs_us]
     for table in tables:
         console.print(table)
 
@@ -60,9 +58,14 @@ def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) 
     record = launch(workspace, model, known_at_us=cutoff_us, seed=seed)
     if record.registered_version is None:
         raise CommandError(
-            explain("model was not blessed", which=f"run {record.run_id}", expected="a blessed version to serve", got=record.reason,
-                    next_step=f"see `plumb runs show {record.run_id}`")
-        )  # fmt: skip
+            explain(
+                "model was not blessed",
+                which=f"run {record.run_id}",
+                expected="a blessed version to serve",
+                got=record.reason,
+                next_step=f"see `plumb runs show {record.run_id}`",
+            )
+        )
     folder = workspace.runs() / record.run_id
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -72,7 +75,7 @@ def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) 
         instances = [{"entity_id": entity_id, "now": cutoff_us} for entity_id in outcomes.entity_ids.to_pylist()]
         with serving(
             workspace, model, version=record.registered_version, store=folder / STORE_FOLDER, log=folder / SERVER_LOG
-        ) as client:  # fmt: skip
+        ) as client:
             progress.update(task, description=f"score {len(instances):,} entities over HTTP")
             predictions = predict(client, model, instances, features=True)
         progress.update(task, description="fit baselines and compare")
@@ -84,12 +87,13 @@ def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) 
 
 def comparison(cutoff: str, evaluation: Mapping[str, Any]) -> Table:
     """One row a candidate: the served model and every baseline on the same people."""
-    title = f"{evaluation['model']} at {cutoff}: {evaluation['entities']:,} scored over HTTP, {evaluation['positives']:,} positive"
+    title = f"{evaluation['model']} at {cutoff}: {evaluation['entities']:,} scored, {evaluation['positives']:,} positive"
     table = Table("candidate", *METRICS.values(), "served model's gain in AUC", title=title, title_justify="left")
     for name, figures in evaluation["candidates"].items():
         gain = evaluation["gains"].get(name)
         table.add_row(
-            "served model" if name == "network" else name, *(show_figure(figures[metric]) for metric in METRICS),
+            "served model" if name == "network" else name,
+            *(show_figure(figures[metric]) for metric in METRICS),
             show_figure(gain["auc"], "+.3f") if gain else "",
-        )  # fmt: skip
+        )
     return table

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Compile pipelines, and run them on this machine.", no_args_is_help=True)
 console = Console()
 
-KNOWN_AT_HELP = "Nothing that became known later enters; a date or an ISO 8601 time with its zone. The end of the log if left out."
+KNOWN_AT_HELP = (
+    "Nothing that became known later enters; a date or an ISO 8601 time with its zone. The end of the log if left out."
+)
 
 
 @app.command("compile")
@@ -73,13 +75,23 @@ def launch(workspace: Workspace, model: str, *, known_at_us: int | None = None, 
     started_us = now_us()
     run_id = run_id_of(started_us, model)
     parameters = {
-        "model": model, "workspace": str(workspace.root.resolve()), "known_at_us": known_at_us, "started_at_us": started_us,
-        "seed": seed, "run_id": run_id,
-    }  # fmt: skip
+        "model": model,
+        "workspace": str(workspace.root.resolve()),
+        "known_at_us": known_at_us,
+        "started_at_us": started_us,
+        "seed": seed,
+        "run_id": run_id,
+    }
     record = RunRecord(
-        run_id=run_id, pipeline="training", model=model, started_at=show_instant(started_us), parameters=parameters,
-        code=code_version(), pipeline_hash=pipeline_hash(text), data={**data.as_record(), "known_at": show_instant(known_at_us)},
-    )  # fmt: skip
+        run_id=run_id,
+        pipeline="training",
+        model=model,
+        started_at=show_instant(started_us),
+        parameters=parameters,
+        code=code_version(),
+        pipeline_hash=pipeline_hash(text),
+        data={**data.as_record(), "known_at": show_instant(known_at_us)},
+    )
     clocks = Clocks(now_text=lambda: show_instant(now_us()), seconds=time.monotonic)
     with StepDisplay(run_id) as display:
         return run_pipeline(text, record, workspace.runs() / run_id, clocks, display.show)
@@ -130,8 +142,10 @@ class StepDisplay:
             if step.status == "running" and task.start_time is None:
                 self._progress.start_task(task.id)
             self._progress.update(
-                task.id, completed=step.status not in ("waiting", "running"), status=coloured(step.status),
+                task.id,
+                completed=step.status not in ("waiting", "running"),
+                status=coloured(step.status),
                 description=step.name if step.attempts < 2 else f"{step.name} (attempt {step.attempts})",
-            )  # fmt: skip
+            )
             if step.status in ("succeeded", "failed", "skipped"):
                 self._progress.stop_task(task.id)

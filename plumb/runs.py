@@ -100,7 +100,11 @@ def evaluation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
     if not evaluation:
         return []
     title = f"test: {evaluation['rows']:,} rows, {evaluation['entities']:,} entities, {evaluation['positives']:,} positive"
-    return [comparison_table(evaluation, title), calibration_table(evaluation["calibration"]), slices_table(evaluation["slices"])]
+    return [
+        comparison_table(evaluation, title),
+        calibration_table(evaluation["calibration"]),
+        slices_table(evaluation["slices"]),
+    ]
 
 
 def comparison_table(evaluation: Mapping[str, Any], title: str) -> Table:
@@ -108,7 +112,9 @@ def comparison_table(evaluation: Mapping[str, Any], title: str) -> Table:
     table = Table("candidate", *(METRICS.values()), "network's gain in AUC", title=title, title_justify="left")
     for name, figures in evaluation["candidates"].items():
         gain = evaluation["gains"].get(name)
-        table.add_row(name, *(show_figure(figures[metric]) for metric in METRICS), show_figure(gain["auc"], "+.3f") if gain else "")
+        table.add_row(
+            name, *(show_figure(figures[metric]) for metric in METRICS), show_figure(gain["auc"], "+.3f") if gain else ""
+        )
     return table
 
 

@@ -45,7 +45,9 @@ def test_steps_are_listed_in_an_order_in_which_they_can_run() -> None:
 def test_no_step_names_packages_to_install_and_all_share_one_image() -> None:
     text = read_compiled("training")
     assert "pip install" not in text
-    assert {line.strip() for line in text.splitlines() if line.strip().startswith("image:")} == {"image: plumbline-python:0.1.0"}
+    assert {line.strip() for line in text.splitlines() if line.strip().startswith("image:")} == {
+        "image: plumbline-python:0.1.0"
+    }
 
 
 def test_compiling_loads_no_framework() -> None:

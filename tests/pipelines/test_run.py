@@ -84,7 +84,9 @@ def test_a_failed_step_is_named_with_its_last_error_line_and_the_record_says_fai
     text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "runs" / "r"
-    with pytest.raises(StepFailed, match=r"pipeline step failed: evaluate of run r; .*got ValueError: AUC is -1\.0; next: read") as failure:
+    with pytest.raises(
+        StepFailed, match=r"pipeline step failed: evaluate of run r; .*got ValueError: AUC is -1\.0; next: read"
+    ) as failure:
         run(text, folder, -1.0)
     record = read_record(Workspace(tmp_path), "r")
     assert (record.status, record.error) == ("failed", str(failure.value))
@@ -97,6 +99,6 @@ def test_a_run_writes_only_into_its_own_folder(text: str, tmp_path: Path, monkey
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    record, _ = run(text, tmp_path / "runs" / "r", 0.75)
+    _, _ = run(text, tmp_path / "runs" / "r", 0.75)
     assert list(elsewhere.iterdir()) == []
     assert {path.name for path in (tmp_path / "runs" / "r").iterdir()} == {"run.json", "run.log", "steps"}

@@ -46,7 +46,9 @@ def test_text_may_arrive_in_pieces() -> None:
 def test_the_reason_of_a_failure_is_its_last_error_line_without_the_module_path() -> None:
     stream, _ = watch("rows")
     stream.write(started("rows"))
-    stream.write("    Traceback (most recent call last):\n    KeyError: 'x'\n    features.errors.EventLogError: log is missing: user\n")
+    stream.write(
+        "    Traceback (most recent call last):\n    KeyError: 'x'\n    features.errors.EventLogError: log is missing: user\n"
+    )
     stream.write("    I0000 closing down\n\n\n")
     stream.write(failed("rows"))
     assert stream.steps[0] == StepRecord("rows", "failed", 10.0, 1, "EventLogError: log is missing: user")
