@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +57,7 @@ class Latency:
 
 def demo(
     ctx: typer.Context,
-    users: Annotated[int, typer.Option(min=1_000, help="Simulated users.")] = 8_000,
+    users: Annotated[int, typer.Option(min=3_000, help="Simulated users.")] = 8_000,
     days: Annotated[int, typer.Option(min=160, help="Simulated days.")] = 180,
     seed: Annotated[int, typer.Option(help="Seed of the simulation and of training.")] = 7,
 ) -> None:
@@ -190,17 +191,10 @@ def announce(command: str) -> None:
     console.print(f"[bold]$ {command}[/bold]")
 
 
-class waiting:  # noqa: N801 - reads as a verb where it is used
+@contextlib.contextmanager
+def waiting(text: str) -> Iterator[Callable[[str], None]]:
     """A spinner with seconds on stderr; gives a function that changes its text."""
-
-    def __init__(self, text: str) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=status, transient=True, disable=not status.is_terminal)
-        self._task = self._progress.add_task(text, total=None)
-
-    def __enter__(self) -> Callable[[str], None]:
-        self._progress.start()
-        return lambda text: self._progress.update(self._task, description=text)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=status, transient=True, disable=not status.is_terminal) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda changed: progress.update(task, description=changed)

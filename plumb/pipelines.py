@@ -139,7 +139,7 @@ class StepDisplay:
             if step.name not in self._tasks:
                 self._tasks[step.name] = self._progress.add_task(step.name, total=1, start=False, status="")
             task = self._progress.tasks[self._tasks[step.name]]
-            if step.status == "running" and task.start_time is None:
+            if step.status != "waiting" and task.start_time is None:
                 self._progress.start_task(task.id)
             self._progress.update(
                 task.id,
