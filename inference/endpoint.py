@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kserve import InferRequest, InferResponse, Model
 
@@ -17,10 +17,12 @@ from inference import metrics
 from inference.artifact import ModelArtifact
 from inference.errors import RequestError
 from inference.lookup import look_up
-from inference.predictor import Predictor
 from inference.replies import Answer, Sender, reply_v1, reply_v2
 from inference.requests import ENTITY, NOW, V2_DATATYPES, RequestForm, ScoreRequest, decode_v1, decode_v2
 from inference.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from inference.predictor import Predictor
 
 PROBE_ENTITY = "readiness-probe"
 

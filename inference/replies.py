@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from kserve import InferOutput, InferRequest, InferResponse
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from inference.artifact import ModelArtifact
 from inference.lookup import Inputs
-from inference.predictor import Scores
 from inference.requests import ScoreRequest
+
+if TYPE_CHECKING:
+    from inference.predictor import Scores
 
 
 @dataclass(frozen=True)

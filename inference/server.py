@@ -20,7 +20,6 @@ from inference.artifact import ModelArtifact, read_artifact
 from inference.dataplane import FixedRepository, ScoringDataPlane
 from inference.endpoint import ScoringModel
 from inference.errors import ServerError
-from inference.predictor import Predictor, use_one_thread_a_prediction
 from inference.rest import LoopbackRESTServer
 from inference.rpc import LOOPBACK, LoopbackGRPCServer
 from inference.settings import ServerSettings
@@ -55,23 +54,23 @@ class LoopbackModelServer(ModelServer):
         self.dataplane = ScoringDataPlane(self.registered_models)
         self.model_repository_extension = FixedRepository(self.registered_models)
 
-    def serve(self, model: ScoringModel, announce: Callable[[Addresses], None]) -> None:
+    def serve(self, model: ScoringModel, listener: socket.socket, announce: Callable[[Addresses], None]) -> None:
         """Serve one model until SIGTERM or SIGINT, then finish the requests in flight.
 
         Args:
             model: loaded and warmed up.
+            listener: bound to the HTTP port.
             announce: called once, when both front ends accept requests and the model has answered.
 
         Raises:
-            ServerError: a port is taken, or the model does not answer.
+            ServerError: the gRPC port is taken, or the model does not answer.
         """
-        listener = bind(self._settings.http_port)
         model.enable_latency_logging = False
         self.register_model(model)
         for number in (signal.SIGTERM, signal.SIGINT):
             # uvicorn handles these while it serves, and raises them again when it has finished: then they mean nothing.
             signal.signal(number, lambda *_: None)
-        with listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve_until_stopped(listener, announce))
 
     async def _serve_until_stopped(self, listener: socket.socket, announce: Callable[[Addresses], None]) -> None:
@@ -111,14 +110,17 @@ def run_server(settings: ServerSettings, *, clock_us: Callable[[], int], announc
         StoreError: the online store is missing, damaged, or of another view version.
         ServerError: a port is taken, or the model does not answer.
     """
-    use_one_thread_a_prediction()
     artifact = read_artifact(settings.model_path)
-    with open_store(settings, artifact) as store:
+    with open_store(settings, artifact) as store, bind(settings.http_port) as listener:
+        # Loading TensorFlow takes seconds; what is wrong with files and ports has been said by now.
+        from inference.predictor import Predictor, use_one_thread_a_prediction
+
+        use_one_thread_a_prediction()
         predictor = Predictor(artifact)
         predictor.warm_up()
         model = ScoringModel(settings, artifact, predictor, store, clock_us)
         try:
-            LoopbackModelServer(settings).serve(model, announce)
+            LoopbackModelServer(settings).serve(model, listener, announce)
         finally:
             model.close()
 
