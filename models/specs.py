@@ -162,7 +162,7 @@ def all_specs() -> dict[str, ModelSpec]:
     for module in SPEC_MODULES:
         for spec in importlib.import_module(f"models.{module}").SPECS:
             _require(spec.name not in found, spec, "a name of its own", "a name taken by another spec")
-            _check(spec)
+            check_spec(spec)
             found[spec.name] = spec
     return found
 
@@ -191,7 +191,8 @@ def load_spec(name: str) -> ModelSpec:
     )
 
 
-def _check(spec: ModelSpec) -> None:
+def check_spec(spec: ModelSpec) -> None:
+    """Raise ``SpecError`` with one line at the first contradiction."""
     _require(
         spec.label.horizon_s > 0 <= spec.label.label_delay_s, spec, "a positive horizon and no negative delay", str(spec.label)
     )

@@ -144,7 +144,7 @@ def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int8]) -> tu
 def add_calibration(logits: keras.Model, scale: float, shift: float) -> keras.Model:
     """The network as it is served: its last layer turns the logit into a calibrated probability."""
     calibration = keras.layers.Dense(1, activation="sigmoid", name="probability")
-    network = keras.Model(logits.inputs, calibration(logits.outputs[0]))
+    network = keras.Model(logits.input, calibration(logits.output))
     calibration.set_weights([np.array([[scale]], dtype=np.float32), np.array([shift], dtype=np.float32)])
     return network
 

@@ -70,7 +70,7 @@ class RunRecord:
     format_version: int = FORMAT_VERSION
 
     def as_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+        return json.dumps(asdict(self), indent=2) + "\n"
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

@@ -57,7 +57,7 @@ class Latency:
 
 def demo(
     ctx: typer.Context,
-    users: Annotated[int, typer.Option(min=3_000, help="Simulated users.")] = 8_000,
+    users: Annotated[int, typer.Option(min=5_000, help="Simulated users.")] = 8_000,
     days: Annotated[int, typer.Option(min=160, help="Simulated days.")] = 180,
     seed: Annotated[int, typer.Option(help="Seed of the simulation and of training.")] = 7,
 ) -> None:

@@ -34,16 +34,14 @@ def list_runs(ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json"
     settings: Settings = ctx.obj
     records = list_records(settings.workspace)
     if as_json:
-        typer.echo(json.dumps([asdict(record) for record in records], indent=2, sort_keys=True))
+        typer.echo(json.dumps([asdict(record) for record in records], indent=2))
         return
-    table = Table("run", "model", "status", "known at", "seconds", "AUC", "version", "reason")
+    table = Table("run", "status", "seconds", "AUC", "version")
     for record in records:
         seconds = sum(step.seconds for step in record.steps)
-        table.add_row(
-            record.run_id, record.model, coloured(record.status), str(record.data.get("known_at", "")), f"{seconds:.0f}",
-            headline(record), "" if record.registered_version is None else str(record.registered_version),
-            record.error or record.reason,
-        )  # fmt: skip
+        version = "" if record.registered_version is None else str(record.registered_version)
+        table.add_row(record.run_id, coloured(record.status), f"{seconds:.0f}", headline(record), version)
+    table.columns[0].no_wrap = table.columns[3].no_wrap = True
     console.print(table)
 
 

@@ -1,0 +1,51 @@
+"""Shipped specs fit their catalogs; unknown and contradictory ones are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from features.catalogs import load_catalog
+from features.declarations import window_features
+from models.errors import SpecError
+from models.specs import Gate, ModelSpec, all_specs, check_spec, load_spec
+
+
+@pytest.mark.parametrize("spec", all_specs().values(), ids=lambda spec: spec.name)
+def test_a_shipped_spec_names_only_what_its_catalog_declares(spec: ModelSpec) -> None:
+    catalog = load_catalog(spec.catalog)
+    view = catalog.view(spec.view)
+    for name in (*spec.label.outcome, *spec.population.entered_by, *spec.population.left_by):
+        assert catalog.event_type(name).entity == view.entity
+    numbers = {feature.name for feature in window_features(catalog.signals_of(view))}
+    derived = {entry.name for entry in (*view.elapsed, *view.ratios)}
+    assert spec.recency in derived
+    assert {entry.feature for entry in spec.slices} <= numbers | derived
+
+
+def test_churn_is_a_cancellation_and_retail_churn_is_silence() -> None:
+    assert (load_spec("churn").label.outcome, load_spec("churn").label.positive) == (("cancellation",), "occurs")
+    assert (load_spec("churn_retail").label.outcome, load_spec("churn_retail").label.positive) == (("order",), "absent")
+
+
+def test_an_unknown_model_is_refused_in_one_line_that_names_the_known_ones() -> None:
+    with pytest.raises(
+        SpecError, match=r"^unknown model: 'chrun'; expected one of churn, churn_retail; got 'chrun'; next: [^\n]+$"
+    ):
+        load_spec("chrun")
+
+
+def test_a_spec_that_contradicts_itself_is_refused() -> None:
+    spec = load_spec("churn")
+    wrong = [
+        replace(spec, label=replace(spec.label, horizon_s=0)),
+        replace(spec, label=replace(spec.label, label_delay_s=-1)),
+        replace(spec, cutoffs=replace(spec.cutoffs, every_s=3_600)),
+        replace(spec, cutoffs=replace(spec.cutoffs, validation_share=0)),
+        replace(spec, baselines=("prior",)),
+        replace(spec, gate=Gate(must_beat=("champion",))),
+    ]
+    for entry in wrong:
+        with pytest.raises(SpecError, match="model spec contradicts itself: 'churn'"):
+            check_spec(entry)

@@ -1,0 +1,61 @@
+"""``plumb models``: what is registered and what can be trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from features.workspace import Workspace
+from models.errors import SpecError, VersionError
+from models.versions import NewVersion, register
+from plumb import app
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A blessed version and, after it, one that is not."""
+    (tmp_path / "artifacts").mkdir()
+    workspace = Workspace(tmp_path / "workspace")
+    for blessed, reason in ((True, "auc beats recency"), (False, "auc does not beat recency")):
+        new = NewVersion("churn", 0, "run-1", blessed, reason, "subscriber@1", "v", "g", {"network_auc": 0.8125})
+        register(workspace, new, tmp_path / "artifacts")
+    return workspace
+
+
+def call(workspace: Workspace, *arguments: str) -> str:
+    done = CliRunner().invoke(app.root, ["--workspace", str(workspace.root), "models", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_versions_are_listed_as_a_table_and_as_json(workspace: Workspace) -> None:
+    assert "churn" in call(workspace, "list")
+    listed = json.loads(call(workspace, "list", "--json"))
+    assert [(entry["version"], entry["blessed"]) for entry in listed] == [(2, False), (1, True)]
+    assert listed[0]["created_at"] == "1970-01-01T00:00:00Z"
+
+
+def test_an_empty_workspace_lists_nothing(tmp_path: Path) -> None:
+    assert json.loads(call(Workspace(tmp_path), "list", "--json")) == []
+
+
+def test_one_version_is_shown_blessed_or_not_the_newest_blessed_one_by_default(workspace: Workspace) -> None:
+    assert json.loads(call(workspace, "show", "churn", "--json"))["version"] == 1
+    assert json.loads(call(workspace, "show", "churn", "--version", "2", "--json"))["reason"] == "auc does not beat recency"
+    assert "network_auc = 0.8125" in call(workspace, "show", "churn")
+
+
+def test_an_unknown_model_or_version_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(SpecError, match="unknown model: 'chrun'"):
+        call(workspace, "show", "chrun")
+    with pytest.raises(VersionError, match="model version does not exist: churn version 9; expected one of 2, 1"):
+        call(workspace, "show", "churn", "--version", "9")
+
+
+def test_specs_say_what_can_be_trained() -> None:
+    specs = {entry["name"]: entry for entry in json.loads(call(Workspace(Path()), "specs", "--json"))}
+    assert specs["churn_retail"]["label"]["positive"] == "absent"
+    assert "subscriber cancels within 30 days" in " ".join(call(Workspace(Path()), "specs").split())
