@@ -14,9 +14,16 @@ from models.errors import VersionError
 from models.versions import NewVersion, list_versions, load, newest_blessed, register
 
 NEW = NewVersion(
-    model="churn", created_at_us=1_700_000_000_000_000, run_id="run-1", blessed=True, reason="beats recency", view_key="subscriber@1",
-    view_hash="v", graph_hash="g", metrics={"network_auc": 0.8},
-)  # fmt: skip
+    model="churn",
+    created_at_us=1_700_000_000_000_000,
+    run_id="run-1",
+    blessed=True,
+    reason="beats recency",
+    view_key="subscriber@1",
+    view_hash="v",
+    graph_hash="g",
+    metrics={"network_auc": 0.8},
+)
 REFUSED = replace(NEW, blessed=False, reason="does not beat recency")
 
 
