@@ -77,7 +77,8 @@ def training_schema(catalog: Catalog, view: View) -> pa.Schema:
     """TrainingRow: inputs of the graph at (entity, now), the label, and what was known of the label.
 
     ``matured`` is false where the horizon had not passed by ``known_at``; ``label`` is then null. ``observed_until``
-    is the last instant whose events the label has seen. ``split`` is ``train``, ``validation`` or ``test``.
+    is the last instant whose events the label has seen. ``split`` is ``train``,
+    ``validation``, ``embargo`` (between train and test, for the refit alone) or ``test``.
     """
     values = (*catalog.profile_fields_of(view), *view.request)
     return pa.schema(

@@ -87,7 +87,8 @@ def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) 
 
 def comparison(cutoff: str, evaluation: Mapping[str, Any]) -> Table:
     """One row a candidate: the served model and every baseline on the same people."""
-    title = f"{evaluation['model']} at {cutoff}: {evaluation['entities']:,} scored, {evaluation['positives']:,} positive"
+    counts = f"{evaluation['entities']:,} scored over HTTP, {evaluation['positives']:,} positive"
+    title = f"{evaluation['model']} at {cutoff}: {counts}"
     table = Table("candidate", *METRICS.values(), "served model's gain in AUC", title=title, title_justify="left")
     for name, figures in evaluation["candidates"].items():
         gain = evaluation["gains"].get(name)
