@@ -15,6 +15,7 @@ from features.errors import explain
 from features.workspace import Workspace
 from plumb.errors import CommandError
 from plumb.instants import parse_instant
+from plumb.native_log import native_log
 from plumb.pipelines import launch
 from plumb.runs import METRICS, show_figure
 from plumb.settings import Settings
@@ -24,6 +25,7 @@ console = Console()
 BACKTEST_FILE = "backtest.json"
 STORE_FOLDER = "online"
 SERVER_LOG = "server.log"
+NATIVE_LOG = "native.log"
 CUTOFF_HELP = "Train with what was known then and score then; a date or an ISO 8601 time with its zone. Repeatable."
 
 
@@ -48,11 +50,12 @@ def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) 
         CommandError: the gate did not bless the model, so there is nothing to serve.
         EvaluationError: what happened after the cutoff is not known yet.
     """
-    from components.backtesting import judge_served, read_outcomes
-    from components.declarations import declarations_of
-    from models.evaluation import write_evaluation
+    with native_log(workspace.root / NATIVE_LOG):
+        from components.backtesting import judge_served, read_outcomes
+        from components.declarations import declarations_of
+        from models.evaluation import write_evaluation
+        from transforms.materialize import materialize
     from plumb.server_process import predict, serving
-    from transforms.materialize import materialize
 
     outcomes = read_outcomes(workspace, model, cutoff_us)
     record = launch(workspace, model, known_at_us=cutoff_us, seed=seed)
