@@ -25,6 +25,33 @@ HIGHER_IS_BETTER: Final[dict[str, bool]] = {"auc": True, "log_loss": False, "cal
 
 
 @dataclass(frozen=True)
+class Attribution:
+    """An outcome counts for its last touch alone: the newest one at or before it, no older than ``window_s``.
+
+    Attributes:
+        touches: event types that are touches.
+        window_s: an outcome later than this after its last touch counts for none.
+        match: attribute that touch and outcome must share (a campaign, an offer); empty for none.
+    """
+
+    touches: tuple[str, ...]
+    window_s: int
+    match: str = ""
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """An outcome is void once one of these events follows it within ``window_s``: an order that is cancelled, say.
+
+    ``match`` names the attribute that both must share (an order's number); empty for none.
+    """
+
+    event_types: tuple[str, ...]
+    window_s: int
+    match: str = ""
+
+
+@dataclass(frozen=True)
 class LabelSpec:
     """What is predicted for a row at (entity, now).
 
@@ -34,7 +61,10 @@ class LabelSpec:
         positive: ``occurs`` labels a row 1 if the outcome happens within the horizon, ``absent`` if it does not.
         label_delay_s: how long after it happened an outcome may still arrive; a row is matured once horizon and
             delay have passed.
-        where: conditions that every outcome event must meet (an exclusion is a condition on what remains).
+        where: conditions that every outcome event must meet.
+        attribution: counts an outcome only for the row at its last touch; None where every outcome counts.
+        exclusion: what makes an outcome void; None where nothing does.
+        earlier_horizons_s: shorter horizons that a hazard model also answers for, and that reports show.
     """
 
     outcome: tuple[str, ...]
@@ -42,6 +72,9 @@ class LabelSpec:
     positive: Literal["occurs", "absent"]
     label_delay_s: int
     where: tuple[Condition, ...] = ()
+    attribution: Attribution | None = None
+    exclusion: Exclusion | None = None
+    earlier_horizons_s: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +102,10 @@ class CutoffPlan:
         validation_share: share of entities held out for early stopping and calibration. They are whole entities: the
             label windows of one entity's rows overlap, so a later row of a trained entity would be no fresh evidence.
         rows_at_most: larger draws are thinned by a hash of (entity, base date), test rows excepted.
+        at_events: draw a row at each event of these types instead of at base dates; request fields of the same names as
+            the event's attributes take their values.
+        cold_share: share of rows that are repeated with an empty state and default profile values, so that the score of an
+            unknown user is learned, too. Copies of test rows get the split ``cold``.
     """
 
     every_s: int
@@ -76,6 +113,25 @@ class CutoffPlan:
     warm_up_s: int = 60 * DAY_S
     validation_share: float = 0.2
     rows_at_most: int = 120_000
+    at_events: tuple[str, ...] = ()
+    cold_share: float = 0.05
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How delayed labels are learned from, and by what.
+
+    Attributes:
+        method: ``matured`` uses only rows whose horizon has passed. ``hazard`` learns a discrete hazard over delay buckets
+            from censored rows too, and answers for any horizon. ``fake_negative`` takes every row for a negative until its
+            outcome arrives and weighs the loss so that the bias cancels.
+        learner: ``network``, or ``lightgbm`` where boosting wins clearly; its trees become TensorFlow operations.
+        delay_buckets_s: ascending upper edges of the hazard's buckets; the last one is the horizon.
+    """
+
+    method: Literal["matured", "hazard", "fake_negative"] = "matured"
+    learner: Literal["network", "lightgbm"] = "network"
+    delay_buckets_s: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +187,7 @@ class ModelSpec:
         title: one line for people.
         catalog, view: whose features it reads.
         recency: finished feature of the rule of thumb; 0 means that it is missing.
+        learning, network: how it is learned.
         baselines: names of ``models.baselines``.
         refit: after the evaluated network, train the served one by the same recipe on all matured rows. The evaluated
             one knows nothing of the last horizon before the test cutoff; where a season matters, that is worth much.
@@ -144,6 +201,7 @@ class ModelSpec:
     population: Population
     cutoffs: CutoffPlan
     recency: str
+    learning: Learning = Learning()
     network: NetworkSpec = NetworkSpec()
     baselines: tuple[str, ...] = ("prior", "recency", "lightgbm")
     gate: Gate = Gate()
