@@ -70,3 +70,10 @@ def test_simulated_events_and_accounts_can_be_imported_by_the_shipped_mappings(s
     )
     assert accounts["profiles"]["account"] >= 40
     assert accounts["bad"] == {}
+
+
+def test_the_kind_of_drift_and_the_sending_hours_are_chosen_on_the_command_line(settings: Settings, tmp_path: Path) -> None:
+    size = ("--users", "30", "--days", "4", "--seed", "7", "--out", str(tmp_path))
+    invoke(settings, "simulate", *size, "--drift-day", "2", "--drift-kind", "conversion", "--sending-hours", "biased")
+    scenario = json.loads((tmp_path / "truth.json").read_text())["scenario"]
+    assert (scenario["drift_day"], scenario["drift_kind"], scenario["sending_hours"]) == (2, "conversion", "biased")
