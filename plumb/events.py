@@ -93,14 +93,16 @@ def _report_table(report: Report, seconds: float) -> Table:
 
 
 @app.command()
-def simulate(
+def simulate(  # noqa: PLR0913 - one argument an option
     users: Annotated[int, typer.Option(min=1, help="How many users sign up.")],
     days: Annotated[int, typer.Option(min=1, help="How many days are played.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same files.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for events.parquet, accounts.parquet and the truth files.")],
     drift_day: Annotated[int | None, typer.Option(help="Day from which behaviour drifts.")] = None,
     drift_kind: Annotated[str, typer.Option(help="What drifts: engagement, unit, churn or conversion.")] = "engagement",
-    sending_hours: Annotated[str, typer.Option(help="When messages are sent: uniform, or biased 10:1 to some hours.")] = "uniform",
+    sending_hours: Annotated[
+        str, typer.Option(help="When messages are sent: uniform, or biased 10:1 to some hours.")
+    ] = "uniform",
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Play a subscription app and write its events, its accounts and the truth behind them."""
@@ -109,7 +111,8 @@ def simulate(
     with _progress() as progress:
         bar = progress.add_task("playing", total=days)
         summary = play(
-            users=users, days=days, seed=seed, out_dir=out, drift_day=drift_day, drift_kind=drift_kind, sending_hours=sending_hours,
+            users=users, days=days, seed=seed, out_dir=out, drift_day=drift_day, drift_kind=drift_kind,
+            sending_hours=sending_hours,
             progress=lambda played, total: progress.update(bar, completed=played, total=total),
         )  # fmt: skip
     if as_json:
