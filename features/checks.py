@@ -148,6 +148,8 @@ def _check_view(catalog: Catalog, view: View) -> None:
     derived = [*(entry.name for entry in view.elapsed), *(entry.name for entry in view.ratios)]
     inputs = [entry.name for entry in (*catalog.profile_fields_of(view), *view.request)]
     _refuse_repeats(catalog, f"features of {view.name}", (*features, *derived, *inputs, "state", "now", "local_hour"))
+    # What explains a score is named by signal or by field: the two must not be confused.
+    _refuse_repeats(catalog, f"signals and fields of {view.name}", (*view.signals, *inputs, "local_hour"))
 
 
 def _window_order(window_s: int) -> float:

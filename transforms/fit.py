@@ -25,6 +25,7 @@ from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
 from features.declarations import Catalog, View
 from features.errors import explain
+from features.rows import EARLIER_LABEL_FIELDS, LABEL_FIELDS
 from transforms.errors import GraphError
 from transforms.export import load_finisher
 from transforms.graph import make_preprocessing_fn
@@ -32,7 +33,7 @@ from transforms.plan import GraphPlan, plan_graph
 
 DEFAULT_RUNNER: Final = "FnApiRunner"
 BATCH_ROWS: Final = 4_096
-KEPT_COLUMNS: Final = ("entity_id", "now", "label", "matured", "observed_until", "split")
+KEPT_COLUMNS: Final = ("entity_id", "now", *(field.name for field in (*LABEL_FIELDS, *EARLIER_LABEL_FIELDS)), "split")
 TRAIN: Final = "train"
 
 
@@ -44,7 +45,7 @@ def fit_graph(rows_path: Path, catalog: Catalog, view: View, out_dir: Path, *, r
         catalog, view: what the graph is declared by.
         out_dir: gets ``transform_fn/`` (SavedModel), ``graph.json`` (names and hashes) and ``features.parquet``
             (the kept columns, ``integers`` int64 [I], ``finished`` float32 [F], ``transformed`` float32 [T]; the schema's
-            metadata holds ``finished_names`` and ``transformed_names`` as JSON); appears whole.
+            metadata holds the names and the groups of both as JSON); appears whole.
         runner: name of the Beam runner that analyses.
 
     Raises:
@@ -105,6 +106,8 @@ def describe_graph(catalog: Catalog, plan: GraphPlan, graph_dir: Path) -> dict[s
         "integer_names": plan.integer_names,
         "finished_names": plan.finished_names,
         "transformed_names": plan.transformed_names,
+        "finished_groups": plan.finished_groups,
+        "transformed_groups": plan.transformed_groups,
         "profile_fields": [_describe_field(entry) for entry in catalog.profile_fields_of(view)],
         "request_fields": [_describe_field(entry) for entry in view.request],
     }
@@ -136,8 +139,8 @@ def write_features(rows: pa.Table, plan: GraphPlan, graph_dir: Path) -> None:
     schema = pa.schema(
         [*(rows.schema.field(name) for name in kept), *(pa.field(name, pa.list_(types[name], widths[name])) for name in widths)]
     )
-    named = {"finished_names": plan.finished_names, "transformed_names": plan.transformed_names}
-    schema = schema.with_metadata({name: json.dumps(columns) for name, columns in named.items()})
+    described = ("finished_names", "transformed_names", "finished_groups", "transformed_groups")
+    schema = schema.with_metadata({name: json.dumps(getattr(plan, name)) for name in described})
     with pq.ParquetWriter(graph_dir / "features.parquet", schema) as writer:
         for batch in _batches(rows):
             outputs = finisher(batch)

@@ -110,6 +110,35 @@ class GraphPlan:
             names += [f"{entry.name}_{rank}" for rank in range(entry.vocabulary_size)] + [f"{entry.name}_other"]
         return names
 
+    @property
+    def transformed_groups(self) -> list[str]:
+        """For each transformed column what it comes from: a signal, a field, or ``local_hour``.
+
+        A derived feature belongs to the signal that it starts from: an elapsed to its ``since``, a ratio to its numerator.
+        """
+        of = self._groups
+        names = [of[name] for name in self.scaled_names]
+        names += [of[name] for name in (*self.optional_names, *self.view.bucketed)]
+        names += ["local_hour"] * (24 if self.view.utc_offset else 0)
+        for entry in self.vocabulary_fields:
+            names += [entry.name] * (entry.vocabulary_size + 1)
+        return names
+
+    @property
+    def finished_groups(self) -> list[str]:
+        """For each finished column what it comes from, as ``transformed_groups`` names it."""
+        return [self._groups[name] for name in self.finished_names]
+
+    @property
+    def _groups(self) -> dict[str, str]:
+        of = {feature.name: feature.signal.name for feature in self.windows.features}
+        of |= {name: name for name in (*self.field_number_names, "local_hour")}
+        for elapsed in self.view.elapsed:
+            of[elapsed.name] = of[elapsed.since]
+        for ratio in self.view.ratios:
+            of[ratio.name] = of[ratio.numerator]
+        return of
+
 
 def plan_graph(catalog: Catalog, view: View) -> GraphPlan:
     """The graph plan of a view of a checked catalog."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import keras
@@ -181,6 +182,17 @@ def test_finished_floats_are_those_derived_by_hand(window_graph: Path) -> None:
     assert dict(zip(PLAN.finished_names, outputs["finished"][0].tolist(), strict=True)) == FINISHED
 
 
+def test_every_column_belongs_to_the_signal_or_field_that_it_comes_from() -> None:
+    finished = dict(zip(PLAN.finished_names, PLAN.finished_groups, strict=True))
+    assert finished["channels_count_1h_push"] == "channels"
+    assert (finished["since_last_s"], finished["span_s"], finished["hour_share"]) == ("times", "times", "hits")
+    assert (finished["offset_minutes"], finished["local_hour"]) == ("offset_minutes", "local_hour")
+    transformed = dict(zip(PLAN.transformed_names, PLAN.transformed_groups, strict=True))
+    assert (transformed["money_max_7d"], transformed["hour_share_missing"]) == ("money", "hits")
+    assert (transformed["since_last_s_quantile"], transformed["local_hour_07"]) == ("times", "local_hour")
+    assert (transformed["platform_0"], transformed["platform_other"]) == ("platform", "platform")
+
+
 def test_a_cold_entity_is_all_zeros_between_warm_ones(window_graph: Path) -> None:
     outputs = load_finisher(window_graph, PLAN)(rows([b"", WARM, b"", b"", WARM, b""], offset_minutes=0))
     assert outputs["integers"][[0, 2, 3, 5]].tolist() == [[0] * len(INTEGERS)] * 4
@@ -226,6 +238,15 @@ def test_the_saved_model_loads_by_name_in_the_tf1_loader_that_tf_serving_uses(fi
     assert set(signatures["serving_default"].inputs) == {"state", "now", "offset_minutes", "platform"}
     assert transformed.tobytes() == expected["transformed"].tobytes()
     assert score == pytest.approx(expected["score"], abs=1e-6)
+
+
+def test_names_and_groups_stand_with_graph_features_and_model(fitted: Path) -> None:
+    stored = pq.read_schema(fitted / "graph" / "features.parquet").metadata
+    for name in ("finished_names", "finished_groups", "transformed_names", "transformed_groups"):
+        expected = getattr(PLAN, name)
+        assert json.loads(stored[name.encode()]) == expected
+        assert json.loads((fitted / "graph" / "graph.json").read_text())[name] == expected
+        assert json.loads((fitted / "model" / "model.json").read_text())[name] == expected
 
 
 def test_a_graph_is_not_fitted_without_training_rows(tmp_path: Path) -> None:
