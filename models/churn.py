@@ -19,6 +19,7 @@ CHURN: Final = ModelSpec(
     population=Population(entered_by=("signup",), left_by=("cancellation",)),
     cutoffs=CutoffPlan(every_s=7 * DAY_S, warm_up_s=28 * DAY_S, rows_at_most=60_000),
     recency="since_last_session_s",
+    activity="sessions_count_lifetime",
     slices=(
         Slice("no session in 30 days", "sessions_count_30d", 0, 0),
         Slice("1-4 sessions in 30 days", "sessions_count_30d", 1, 4),
@@ -35,6 +36,7 @@ CHURN_RETAIL: Final = ModelSpec(
     population=Population(entered_by=("order",)),
     cutoffs=CutoffPlan(every_s=15 * DAY_S, warm_up_s=60 * DAY_S, rows_at_most=150_000),
     recency="since_last_order_s",
+    activity="orders_count_lifetime",
     # The share of customers without an order swings from 0.42 to 0.69 with the season, and the test lies a horizon after
     # the last training row: ranking is what a year of history can promise, so AUC decides and the bound is wide.
     gate=Gate(metric="auc", margin=0.005, max_calibration_error=0.2),

@@ -168,14 +168,24 @@ class Gate:
         must_match: baselines that may not be better than the model by more than noise and ``margin``: blessing is
             refused where the whole interval of the gain lies below ``-margin``.
         margin: in units of the metric.
-        max_calibration_error: upper bound of the model's expected calibration error (its point value).
+        max_calibration_error: upper bound of the model's expected calibration error (its point value), and of the gap
+            between mean score and share of positives among users whose state is unknown.
+        slice_reference: baseline that no slice may do worse than where there is no champion: what would be done without
+            the model.
+        slice_margin: in units of the metric; a slice is harmed where it does worse than the champion or the reference by
+            more than this and by more than noise.
+        least_slice_rows, least_slice_positives: slices with fewer rows, or fewer of either label, are shown but not judged.
     """
 
     metric: Metric = "log_loss"
     must_beat: tuple[str, ...] = ("prior", "recency")
-    must_match: tuple[str, ...] = ("lightgbm",)
+    must_match: tuple[str, ...] = ("logistic", "lightgbm")
     margin: float = 0.005
     max_calibration_error: float = 0.05
+    slice_reference: str = "recency"
+    slice_margin: float = 0.01
+    least_slice_rows: int = 100
+    least_slice_positives: int = 20
 
 
 @dataclass(frozen=True)
@@ -187,6 +197,7 @@ class ModelSpec:
         title: one line for people.
         catalog, view: whose features it reads.
         recency: finished feature of the rule of thumb; 0 means that it is missing.
+        activity: finished feature that counts what a user did; reports show users with 0, 1-4 and 5 or more apart.
         learning, network: how it is learned.
         baselines: names of ``models.baselines``.
         refit: after the evaluated network, train the served one by the same recipe on all matured rows. The evaluated
@@ -201,9 +212,10 @@ class ModelSpec:
     population: Population
     cutoffs: CutoffPlan
     recency: str
+    activity: str
     learning: Learning = Learning()
     network: NetworkSpec = NetworkSpec()
-    baselines: tuple[str, ...] = ("prior", "recency", "lightgbm")
+    baselines: tuple[str, ...] = ("prior", "recency", "logistic", "lightgbm")
     gate: Gate = Gate()
     slices: tuple[Slice, ...] = ()
     refit: bool = True
@@ -263,7 +275,7 @@ def check_spec(spec: ModelSpec) -> None:
     _require(
         0 < spec.cutoffs.validation_share < 1, spec, "a validation share within (0, 1)", str(spec.cutoffs.validation_share)
     )
-    named = {*spec.gate.must_beat, *spec.gate.must_match}
+    named = {*spec.gate.must_beat, *spec.gate.must_match, spec.gate.slice_reference}
     _require(named <= set(spec.baselines), spec, f"gate baselines among {', '.join(spec.baselines)}", ", ".join(sorted(named)))
     _require(spec.gate.metric in METRICS, spec, f"one of {', '.join(METRICS)}", spec.gate.metric)
 
