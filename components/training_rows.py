@@ -23,7 +23,7 @@ from features.errors import explain
 from features.events import DEDUPLICATION_HORIZON_S, deduplicate, read_events
 from features.point_in_time import states_as_known
 from features.profiles import profiles_as_of
-from features.rows import ARROW_TYPES, TIME, training_schema
+from features.rows import ARROW_TYPES, EARLIER_LABEL_FIELDS, TIME, training_schema
 from features.workspace import Workspace
 from models.cutoffs import Sample, sample_rows
 from models.errors import TrainingError
@@ -114,6 +114,7 @@ def build_training_rows(workspace: Workspace, model: str, known_at_us: int, path
         **dict(read_fields(workspace, catalog, view, sample)),
     }
     schema = training_schema(catalog, view)
+    columns |= {field.name: pa.nulls(len(sample.now_us), field.type) for field in EARLIER_LABEL_FIELDS}
     rows = pa.table([columns[field.name] for field in schema], schema=schema)
     partial = path.with_name(f"{path.name}.partial")
     pq.write_table(rows, partial, row_group_size=ROW_GROUP_ROWS)

@@ -76,9 +76,8 @@ def state_schema() -> pa.Schema:
 def training_schema(catalog: Catalog, view: View) -> pa.Schema:
     """TrainingRow: inputs of the graph at (entity, now), the label, and what was known of the label.
 
-    ``matured`` is false where the horizon had not passed by ``known_at``; ``label`` is then null. ``observed_until``
-    is the last instant whose events the label has seen. ``split`` is ``train``,
-    ``validation``, ``embargo`` (between train and test, for the refit alone) or ``test``.
+    ``split`` is one of those that ``models.cutoffs`` explains: ``train``, ``validation``, ``embargo``, ``test``,
+    ``censored``, ``cold``.
     """
     values = (*catalog.profile_fields_of(view), *view.request)
     return pa.schema(
@@ -86,6 +85,7 @@ def training_schema(catalog: Catalog, view: View) -> pa.Schema:
             *state_schema(),
             *(pa.field(entry.name, ARROW_TYPES[entry.dtype]) for entry in values),
             *LABEL_FIELDS,
+            *EARLIER_LABEL_FIELDS,
             pa.field("split", pa.string(), nullable=False),
         ]
     )
@@ -95,4 +95,20 @@ LABEL_FIELDS: Final = (
     pa.field("label", pa.int8()),
     pa.field("matured", pa.bool_(), nullable=False),
     pa.field("observed_until", TIME, nullable=False),
+    pa.field("outcome_time", TIME),
+    pa.field("outcome_known_time", TIME),
 )
+"""What was known of a row's outcome by ``known_at``.
+
+``matured`` is false where the horizon had not passed; ``label`` is then null. ``observed_until`` is the last instant whose
+events are surely in. ``outcome_time`` is the event_time of the first outcome within the horizon that counts, also of a row
+that has not matured, and ``outcome_known_time`` its ingest_time; null where none was known.
+"""
+
+EARLIER_LABEL_FIELDS: Final = (
+    pa.field("earlier_observed_until", TIME),
+    pa.field("earlier_outcome_time", TIME),
+    pa.field("earlier_outcome_known_time", TIME),
+)
+"""The same as known when the test's rows begin, which is all that an evaluated model may have learned from; null in rows
+drawn later than that. An outcome known then may have been voided since, so the later columns cannot tell."""

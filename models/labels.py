@@ -2,11 +2,16 @@
 
 A label at (entity, now) asks whether an outcome happened in (now, now + horizon]. It is matured once the horizon and the
 label delay have passed by ``known_at``; before that it is null, also where an outcome has been seen already: the rows that
-answer early are the positive ones, and training on them alone would overstate the rate. ``observed_until`` tells how far the
-outcome is known, for methods that learn from censored rows.
+answer early are the positive ones, and training on them alone would overstate the rate. ``outcome_time`` and
+``observed_until`` tell what is known of a row that has not matured, for methods that learn from such rows.
+
+Whatever decides which outcomes count (conditions, exclusions, attribution) is decided from the events known by ``known_at``
+alone: the label of a row as known at any instant is ``label_rows`` with that instant.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -14,45 +19,92 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.declarations import Condition
+from features.errors import explain
 from features.layout import US_PER_S
 from features.rows import LABEL_FIELDS
-from models.specs import LabelSpec, Population
+from models.errors import SpecError
+from models.specs import Attribution, Exclusion, LabelSpec, Population
 
 Ints = NDArray[np.int64]
 
+_ATTRIBUTE: Final = "attribute:"
+"""Prefix of attribute columns, so that none can take the name of another column."""
 
-def label_rows(events: pa.Table, label: LabelSpec, entity_ids: pa.Array, now_us: Ints, *, known_at_us: int) -> pa.Table:
+
+def label_rows(
+    events: pa.Table, label: LabelSpec, entity_ids: pa.Array, now_us: Ints, *, known_at_us: int, touch: Ints | None = None
+) -> pa.Table:
     """Label rows by what was known at one instant.
 
     Args:
         events: deduplicated rows of the entity's log; columns entity_id, event_type, event_time, ingest_time and those
-            named by ``label.where``.
+            of ``label_attributes``.
         label: the outcome.
         entity_ids: (n,) strings.
         now_us: (n,) UTC microseconds.
         known_at_us: no event with a later ingest_time is looked at.
+        touch: (n,) row numbers in ``events`` of the touches that the rows were drawn at; with attribution, an outcome
+            counts for the row of its own touch alone.
     Returns:
         (n,) rows of ``features.rows.LABEL_FIELDS`` in the order given; ``observed_until`` is the instant up to which the
         outcome is known, label delay allowed for, within [now, now + horizon].
+    Raises:
+        SpecError: the label has an attribution and no touches are given.
     """
-    outcomes = _times(events, label.outcome, label.where).filter(pl.col("ingest_us") <= known_at_us)
+    log = _known_log(events, label, known_at_us)
+    outcomes = counting_outcomes(log, label)
+    owner = pl.Series(entity_ids)
+    if label.attribution is not None:
+        owner = pl.Series(_require_touches(touch, label))
+        outcomes = credit_last_touches(log, outcomes, label.attribution)
     horizon_us, delay_us = label.horizon_s * US_PER_S, label.label_delay_s * US_PER_S
-    rows = pl.DataFrame({"entity_id": pl.Series(entity_ids), "now_us": now_us}).with_row_index("row").sort("now_us")
-    following = rows.join_asof(
-        outcomes.select("entity_id", "event_us").sort("event_us"), left_on="now_us", right_on="event_us", by="entity_id",
+    rows = pl.DataFrame({"owner": owner, "now_us": now_us}).with_row_index("row").sort("now_us")
+    first = rows.join_asof(
+        outcomes.select("owner", "event_us", "ingest_us").sort("event_us", "ingest_us"),
+        left_on="now_us", right_on="event_us", by="owner", tolerance=horizon_us,
         strategy="forward", allow_exact_matches=False, coalesce=False, check_sortedness=False,
     ).sort("row")  # fmt: skip
-    occurs = (following["event_us"] - following["now_us"] <= horizon_us).fill_null(value=False).to_numpy()
-    value = occurs if label.positive == "occurs" else ~occurs
+    value = (first["event_us"].is_not_null() == (label.positive == "occurs")).to_numpy()
     matured = now_us + horizon_us + delay_us <= known_at_us
-    observed_until = np.clip(known_at_us - delay_us, now_us, now_us + horizon_us)
-    fields = {field.name: field.type for field in LABEL_FIELDS}
-    columns = [
-        pa.array(value.astype(np.int8), fields["label"], mask=~matured),
-        pa.array(matured),
-        pa.array(observed_until).cast(fields["observed_until"]),
-    ]
-    return pa.table(columns, schema=pa.schema(LABEL_FIELDS))
+    columns = {
+        "label": pa.array(value.astype(np.int8), mask=~matured),
+        "matured": pa.array(matured),
+        "observed_until": pa.array(np.clip(known_at_us - delay_us, now_us, now_us + horizon_us)),
+        "outcome_time": first["event_us"].to_arrow(),
+        "outcome_known_time": first["ingest_us"].to_arrow(),
+    }
+    return pa.table([columns[field.name].cast(field.type) for field in LABEL_FIELDS], schema=pa.schema(LABEL_FIELDS))
+
+
+def label_attributes(label: LabelSpec) -> tuple[str, ...]:
+    """Attributes that ``label_rows`` reads from events."""
+    matches = [entry.match for entry in (label.exclusion, label.attribution) if entry is not None and entry.match]
+    return tuple(dict.fromkeys([condition.attribute for condition in label.where] + matches))
+
+
+def counting_outcomes(log: pl.DataFrame, label: LabelSpec) -> pl.DataFrame:
+    """The outcomes of a known log that meet every condition and are not void as far as the log tells; ``owner`` added."""
+    outcomes = _of_types(log, label.outcome)
+    for condition in label.where:
+        outcomes = outcomes.filter(_meets(condition))
+    if label.exclusion is not None:
+        outcomes = outcomes.filter(~_are_void(log, outcomes, label.exclusion))
+    return outcomes.with_columns(owner=pl.col("entity_id"))
+
+
+def credit_last_touches(log: pl.DataFrame, outcomes: pl.DataFrame, attribution: Attribution) -> pl.DataFrame:
+    """Outcomes that have a touch, with ``owner`` the row number of their last one in the events.
+
+    Of touches at the same instant the one that was known last counts, and of those the one later in the log.
+    """
+    keys, outcomes = _matching(outcomes, attribution.match)
+    _, touches = _matching(_of_types(log, attribution.touches), attribution.match)
+    touches = touches.sort("event_us", "ingest_us", "event").select(*keys, "event_us", owner="event")
+    credited = outcomes.drop("owner").sort("event_us").join_asof(
+        touches, on="event_us", by=keys, strategy="backward", tolerance=attribution.window_s * US_PER_S,
+        check_sortedness=False,
+    )  # fmt: skip
+    return credited.filter(pl.col("owner").is_not_null()).with_columns(pl.col("owner").cast(pl.Int64))
 
 
 def population_at(
@@ -68,10 +120,11 @@ def population_at(
         entity_ids: (n,) strings.
     """
     rows = pl.DataFrame({"entity_id": pl.Series(entity_ids), "now_us": now_us}).with_row_index("row").sort("now_us")
-    entered = _newest_known(rows, _times(events, population.entered_by), lag_s)
+    log = _log(events)
+    entered = _newest_known(rows, _of_types(log, population.entered_by), lag_s)
     belongs = entered.is_not_null()
     if population.left_by:
-        left = _newest_known(rows, _times(events, population.left_by), lag_s)
+        left = _newest_known(rows, _of_types(log, population.left_by), lag_s)
         belongs &= left.is_null() | (left < entered).fill_null(value=False)
     if population.active_within_s is not None:
         age_us = pl.Series(now_us) - entered
@@ -88,17 +141,57 @@ def _newest_known(rows: pl.DataFrame, events: pl.DataFrame, lag_s: int) -> pl.Se
     return joined.sort("row")["event_us"]
 
 
-def _times(events: pa.Table, event_types: tuple[str, ...], where: tuple[Condition, ...] = ()) -> pl.DataFrame:
-    """entity_id, event_us and ingest_us of the events of these types that meet the conditions."""
-    kind = pl.Series(events["event_type"])
-    keep = kind.is_in(list(event_types))
-    for condition in where:
-        keep &= pl.Series(events[condition.attribute]).is_in(list(condition.is_in)).fill_null(value=False)
-    frame = pl.DataFrame(
-        {
-            "entity_id": pl.Series(events["entity_id"]),
-            "event_us": pl.Series(events["event_time"].cast(pa.int64())),
-            "ingest_us": pl.Series(events["ingest_time"].cast(pa.int64())),
-        }
-    )
-    return frame.filter(keep)
+def _are_void(log: pl.DataFrame, outcomes: pl.DataFrame, exclusion: Exclusion) -> pl.Series:
+    """(outcomes,) whether a known exclusion follows each within the window."""
+    keys, excluding = _matching(_of_types(log, exclusion.event_types), exclusion.match)
+    matched = outcomes.with_columns(match=pl.col(_ATTRIBUTE + exclusion.match)) if exclusion.match else outcomes
+    following = matched.select("event", "event_us", *keys).sort("event_us").join_asof(
+        excluding.select(*keys, "event_us", void=pl.lit(value=True)).sort("event_us"), on="event_us", by=keys,
+        strategy="forward", tolerance=exclusion.window_s * US_PER_S, check_sortedness=False,
+    )  # fmt: skip
+    return following.sort("event")["void"].fill_null(value=False)
+
+
+def _matching(events: pl.DataFrame, attribute: str) -> tuple[list[str], pl.DataFrame]:
+    """Names of the columns that two events must share, and the events that have them all."""
+    if not attribute:
+        return ["entity_id"], events
+    keyed = events.with_columns(match=pl.col(_ATTRIBUTE + attribute))
+    return ["entity_id", "match"], keyed.filter(pl.col("match").is_not_null())
+
+
+def _known_log(events: pa.Table, label: LabelSpec, known_at_us: int) -> pl.DataFrame:
+    """What a label is made from: the events known by then, in log order, ``event`` being their row number."""
+    return _log(events, label_attributes(label)).filter(pl.col("ingest_us") <= known_at_us)
+
+
+def _log(events: pa.Table, attributes: tuple[str, ...] = ()) -> pl.DataFrame:
+    columns = {
+        "entity_id": pl.Series(events["entity_id"]),
+        "event_type": pl.Series(events["event_type"]),
+        "event_us": pl.Series(events["event_time"].cast(pa.int64())),
+        "ingest_us": pl.Series(events["ingest_time"].cast(pa.int64())),
+    }
+    return pl.DataFrame(columns | {_ATTRIBUTE + name: pl.Series(events[name]) for name in attributes}).with_row_index("event")
+
+
+def _of_types(log: pl.DataFrame, event_types: tuple[str, ...]) -> pl.DataFrame:
+    return log.filter(pl.col("event_type").is_in(list(event_types)))
+
+
+def _meets(condition: Condition) -> pl.Expr:
+    return pl.col(_ATTRIBUTE + condition.attribute).is_in(list(condition.is_in)).fill_null(value=False)
+
+
+def _require_touches(touch: Ints | None, label: LabelSpec) -> Ints:
+    if touch is None:
+        raise SpecError(
+            explain(
+                "label is attributed, but rows are not drawn at touches",
+                which=f"outcome {', '.join(label.outcome)}",
+                expected="cutoffs with at_events",
+                got="base dates",
+                next_step="set at_events, or drop the attribution",
+            )
+        )
+    return touch

@@ -110,7 +110,7 @@ def training_rows(workspace: Workspace, scenario: Scenario, reads: Sequence[Pair
         "split": pa.array([("train", "validation", "test")[number % 3] for number in range(count)]),
     }
     schema = training_schema(catalog, view)
-    return pa.table([columns[field.name] for field in schema], schema=schema)
+    return pa.table([columns.get(field.name, pa.nulls(count, field.type)) for field in schema], schema=schema)
 
 
 def platform_of(number: int) -> str:
