@@ -41,6 +41,7 @@ demo: $(VENV)/.ready  ## simulate, import, train, serve and ask a churn model, e
 	$(VENV)/bin/plumb demo --workspace demo-workspace
 
 test: $(VENV)/.ready $(MONITORING)/.ready  ## run all tests in both environments (CI runs this)
+	tests/services/install.sh
 	$(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 	$(MONITORING)/bin/python -m pytest -c tests/monitoring_env/pytest.ini tests/monitoring_env
 
