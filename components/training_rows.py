@@ -25,10 +25,10 @@ from features.point_in_time import states_as_known
 from features.profiles import profiles_as_of
 from features.rows import ARROW_TYPES, EARLIER_LABEL_FIELDS, TIME, training_schema
 from features.workspace import Workspace
-from models.cutoffs import Sample, sample_rows
+from models.cutoffs import EMBARGO, TRAIN, VALIDATION, Sample, draw_cold_copies, sample_rows
 from models.errors import TrainingError
 from models.labels import label_rows
-from models.specs import load_spec
+from models.specs import ModelSpec, load_spec
 
 ROW_GROUP_ROWS: Final = 50_000
 
@@ -89,8 +89,7 @@ def build_training_rows(workspace: Workspace, model: str, known_at_us: int, path
     """Write a model's training rows to ``path``, one Parquet file of ``training_schema``; it appears whole or not at all.
 
     Nothing enters that became known after ``known_at_us``. Where the log ends before it, the log's end takes its place:
-    silence after the end of the log is no evidence that nothing happened. Request fields have their defaults, because
-    nothing in the log says what a caller would have sent.
+    silence after the end of the log is no evidence that nothing happened.
 
     Returns:
         Counts by split and the data versions, for the artifact's metadata.
@@ -104,38 +103,77 @@ def build_training_rows(workspace: Workspace, model: str, known_at_us: int, path
     log = read_events(workspace, catalog, view.entity, known_by_us=known_at_us)
     events = deduplicate(log, horizon_s=DEDUPLICATION_HORIZON_S)
     sample = sample_rows(events, spec, lag_s=view.lag_s, known_at_us=known_at_us)
-    labels = label_rows(events, spec.label, sample.entity_ids, sample.now_us, known_at_us=known_at_us)
     columns = {
         "entity_id": sample.entity_ids,
         "now": pa.array(sample.now_us).cast(TIME),
         "state": states_as_known(events, catalog, view, sample.entity_ids, sample.now_us),
-        **{name: labels[name] for name in labels.column_names},
-        "split": sample.split,
-        **dict(read_fields(workspace, catalog, view, sample)),
+        "split": pa.array(sample.split.tolist(), pa.string()),
+        **dict(read_profiles(workspace, catalog, view, sample)),
+        **dict(read_requests(events, view, sample)),
+        **label_columns(events, spec, sample, known_at_us),
     }
     schema = training_schema(catalog, view)
-    columns |= {field.name: pa.nulls(len(sample.now_us), field.type) for field in EARLIER_LABEL_FIELDS}
-    rows = pa.table([columns[field.name] for field in schema], schema=schema)
+    rows = add_cold_copies(pa.table([columns[field.name] for field in schema], schema=schema), catalog, view, sample, spec)
     partial = path.with_name(f"{path.name}.partial")
     pq.write_table(rows, partial, row_group_size=ROW_GROUP_ROWS)
     partial.replace(path)
     return {
         **versions.as_record(),
         "known_at_us": known_at_us,
+        "test_begins_us": sample.test_begins_us,
         "events": log.num_rows,
         "rows": rows.num_rows,
         **count_splits(rows),
     }
 
 
-def read_fields(workspace: Workspace, catalog: Catalog, view: View, sample: Sample) -> Iterator[tuple[str, pa.Array]]:
-    """Profile values as known at each row's ``now``, and request fields at their defaults, by name."""
+def label_columns(events: pa.Table, spec: ModelSpec, sample: Sample, known_at_us: int) -> dict[str, pa.Array]:
+    """``LABEL_FIELDS`` and ``EARLIER_LABEL_FIELDS`` of a sample.
+
+    The label of a row to train or validate on is the one known when the test begins, also where a straggler has changed
+    it since: nobody evaluated there could have learned from that.
+    """
+    final, earlier = (
+        label_rows(events, spec.label, sample.entity_ids, sample.now_us, known_at_us=at_us, touch=sample.touch)
+        for at_us in (known_at_us, sample.test_begins_us)
+    )
+    learned = pa.array(np.isin(sample.split, (TRAIN, VALIDATION)))
+    before_test = pa.array(np.isin(sample.split, (TRAIN, VALIDATION, EMBARGO)))
+    columns = {name: final[name] for name in final.column_names}
+    columns["label"] = pc.if_else(learned, earlier["label"], final["label"])
+    for field in EARLIER_LABEL_FIELDS:
+        columns[field.name] = pc.if_else(before_test, earlier[field.name.removeprefix("earlier_")], None)
+    return columns
+
+
+def add_cold_copies(rows: pa.Table, catalog: Catalog, view: View, sample: Sample, spec: ModelSpec) -> pa.Table:
+    """The rows and, after them, copies of some with an empty state and default profile values; labels stay."""
+    chosen, split = draw_cold_copies(sample, spec.cutoffs)
+    copies = rows.take(pa.array(chosen))
+    unknown: dict[str, Any] = {"state": b""}
+    unknown |= {entry.name: entry.default for entry in catalog.profile_fields_of(view)}
+    columns = {name: pa.repeat(pa.scalar(value, rows.schema.field(name).type), len(chosen)) for name, value in unknown.items()}
+    columns["split"] = pa.array(split.tolist(), pa.string())
+    filled = [columns.get(name, copies[name]) for name in rows.column_names]
+    return pa.concat_tables([rows, pa.table(filled, schema=rows.schema)])
+
+
+def read_profiles(workspace: Workspace, catalog: Catalog, view: View, sample: Sample) -> Iterator[tuple[str, pa.Array]]:
+    """Profile values as known at each row's ``now``, by name."""
     for profile in view.profiles:
         values = profiles_as_of(workspace, catalog, profile, sample.entity_ids, sample.now_us)
         yield from zip(values.column_names, values.columns, strict=True)
+
+
+def read_requests(events: pa.Table, view: View, sample: Sample) -> Iterator[tuple[str, pa.Array]]:
+    """Request fields: attributes of the same name where rows are drawn at events; else, and where null, the defaults,
+    because nothing in the log says what a caller would have sent."""
     for entry in view.request:
         default = pa.scalar(entry.default, ARROW_TYPES[entry.dtype])
-        yield entry.name, pa.repeat(default, len(sample.entity_ids))
+        if sample.touch is not None and entry.name in events.column_names:
+            yield entry.name, events[entry.name].take(pa.array(sample.touch)).fill_null(default)
+        else:
+            yield entry.name, pa.repeat(default, len(sample.entity_ids))
 
 
 def count_splits(rows: pa.Table) -> dict[str, int]:

@@ -2,12 +2,16 @@
 
 Base dates are midnights, ``every_s`` apart, counted back from the newest whose labels have matured by ``known_at``. Each
 entity's row lies at a time of day of its own after the base date, so that windows over day tiles are seen at every phase.
+With ``at_events`` a row lies at the ingest_time of each such event instead, and spans of ``every_s`` stand for base dates.
 Newest first:
 
-    test        the newest base date
-    embargo     base dates whose labels had not matured by the test's base date: no part of the evaluation, used by a refit
-    train       the earlier ones: someone standing at the test's base date could have trained on them
+    censored    rows too new to have matured by ``known_at``, for methods that learn from such rows
+    test        the newest base date or span that has matured
+    embargo     rows whose labels had not matured when the test begins: no matured label of theirs was known then, but what
+                was known of them teaches methods that learn from such rows, and a refit
+    train       the earlier ones: someone standing where the test begins could have trained on them
     validation  rows of held-out entities at the training dates
+    cold        copies of all test rows as of unknown entities; copies of other rows keep their split
 """
 
 from __future__ import annotations
@@ -33,18 +37,40 @@ TRAIN: Final = "train"
 VALIDATION: Final = "validation"
 EMBARGO: Final = "embargo"
 TEST: Final = "test"
+CENSORED: Final = "censored"
+COLD: Final = "cold"
 
-_JITTER_SALT, _HOLD_OUT_SALT, _THINNING_SALT = 1, 2, 3
+_JITTER_SALT, _HOLD_OUT_SALT, _THINNING_SALT, _COLD_SALT = 1, 2, 3, 4
 _UNIT: Final = float(1 << 53)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows before their features: (n,) entity ids, ``now`` in UTC microseconds, and the split's name."""
+    """Rows before their features.
+
+    Attributes:
+        entity_ids, now_us, split: (n,) strings, UTC microseconds, names of splits.
+        test_begins_us: an evaluated model may know nothing later than this.
+        touch: (n,) row numbers, in the events given, of those that the rows were drawn at; None with base dates.
+    """
 
     entity_ids: pa.Array
     now_us: Ints
-    split: pa.Array
+    split: NDArray[np.str_]
+    test_begins_us: int
+    touch: Ints | None = None
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Candidates: entity's code, when drawn (base date or now), now, and the event drawn at; then the test's bounds."""
+
+    entity: Ints
+    drawn_us: Ints
+    now_us: Ints
+    touch: Ints | None
+    test_begins_us: int
+    test_ends_us: int
 
 
 def draw_base_dates(plan: CutoffPlan, label: LabelSpec, *, first_known_us: int, known_at_us: int) -> Ints:
@@ -59,15 +85,8 @@ def draw_base_dates(plan: CutoffPlan, label: LabelSpec, *, first_known_us: int, 
     dates: Ints = np.arange(newest, oldest - 1, -plan.every_s * US_PER_S, dtype=np.int64)[: plan.most][::-1]
     needed_us = horizon_us + DAY_US
     if len(dates) < 2 or dates[0] + needed_us > dates[-1]:
-        raise TrainingError(
-            explain(
-                "history is too short to train and test in time order",
-                which=f"{(known_at_us - first_known_us) / DAY_US:.0f} days of events",
-                expected=f"at least {(plan.warm_up_s * US_PER_S + 2 * needed_us) / DAY_US:.0f} days",
-                got=f"{len(dates)} base dates",
-                next_step="import more history or move known_at forward",
-            )
-        )
+        history_us = known_at_us - first_known_us
+        raise _too_short(plan, history_us, needed_us=needed_us, got=f"{len(dates)} base dates")
     return dates
 
 
@@ -85,21 +104,30 @@ def sample_rows(events: pa.Table, spec: ModelSpec, *, lag_s: int, known_at_us: i
     Raises:
         TrainingError: the history is too short, or nobody belongs to the population.
     """
-    events = events.filter(pc.less_equal(events["ingest_time"].cast(pa.int64()), known_at_us))
-    _require_events(events, spec)
-    first_known_us = pc.min(events["ingest_time"].cast(pa.int64())).as_py()
-    dates = draw_base_dates(spec.cutoffs, spec.label, first_known_us=first_known_us, known_at_us=known_at_us)
-    distinct = events["entity_id"].unique()
-    entity = np.tile(np.arange(len(distinct)), len(dates))
-    base_us = np.repeat(dates, len(distinct))
-    entity_hash = _hash_ids(distinct)
-    now_us = base_us + (_uniform(entity_hash[entity], base_us, _JITTER_SALT) * DAY_S).astype(np.int64) * US_PER_S
-    belongs = population_at(events, spec.population, now_us, lag_s=lag_s, entity_ids=distinct.take(pa.array(entity)))
-    entity, base_us, now_us = entity[belongs], base_us[belongs], now_us[belongs]
-    split = _split(spec, base_us, dates, hold_out(distinct, spec.cutoffs.validation_share)[entity])
-    keep = _thin(spec.cutoffs, split, _uniform(entity_hash[entity], base_us, _THINNING_SALT))
-    order = np.flatnonzero(keep)[np.lexsort((entity[keep], now_us[keep]))]
-    return Sample(distinct.take(pa.array(entity[order])), now_us[order], pa.array(split[order].tolist(), pa.string()))
+    known = pc.less_equal(events["ingest_time"].cast(pa.int64()), known_at_us)
+    _require_events(events.filter(known), spec)
+    distinct = events.filter(known)["entity_id"].unique()
+    draw = (_draw_at_events if spec.cutoffs.at_events else _draw_at_dates)(events, spec, distinct, known_at_us)
+    ids = distinct.take(pa.array(draw.entity))
+    # At an event the entity asks by that very event, so it belongs whatever the stream's lag.
+    lag_s = 0 if spec.cutoffs.at_events else lag_s
+    keep = population_at(events, spec.population, draw.now_us, lag_s=lag_s, entity_ids=ids)
+    split = _split(spec, draw, hold_out(distinct, spec.cutoffs.validation_share)[draw.entity])
+    keep &= (split != CENSORED) | (spec.learning.method != "matured")
+    keep[keep] = _thin(spec.cutoffs, split[keep], _uniform(_hash_ids(ids), draw.drawn_us, _THINNING_SALT)[keep])
+    order = np.flatnonzero(keep)[np.lexsort((draw.entity[keep], draw.now_us[keep]))]
+    touch = None if draw.touch is None else draw.touch[order]
+    return Sample(ids.take(pa.array(order)), draw.now_us[order], split[order], draw.test_begins_us, touch)
+
+
+def draw_cold_copies(sample: Sample, plan: CutoffPlan) -> tuple[Ints, NDArray[np.str_]]:
+    """Which rows are repeated as of unknown entities, as row numbers, and the split of each copy.
+
+    All test rows are, where any row is: they cost no training, and a share of them would measure little.
+    """
+    chosen = _uniform(_hash_ids(sample.entity_ids), sample.now_us, _COLD_SALT) < plan.cold_share
+    rows: Ints = np.flatnonzero(chosen | ((sample.split == TEST) & (plan.cold_share > 0)))
+    return rows, np.where(sample.split[rows] == TEST, COLD, sample.split[rows])
 
 
 def hold_out(entity_ids: pa.Array, share: float) -> NDArray[np.bool_]:
@@ -109,10 +137,65 @@ def hold_out(entity_ids: pa.Array, share: float) -> NDArray[np.bool_]:
     return held
 
 
-def _split(spec: ModelSpec, base_us: Ints, dates: Ints, held_out: NDArray[np.bool_]) -> NDArray[np.str_]:
-    matured_us = base_us + DAY_US + (spec.label.horizon_s + spec.label.label_delay_s) * US_PER_S
-    evaluated = np.where(held_out, VALIDATION, TRAIN)
-    return np.where(base_us == dates[-1], TEST, np.where(matured_us <= dates[-1], evaluated, EMBARGO))
+def _draw_at_dates(events: pa.Table, spec: ModelSpec, distinct: pa.Array, known_at_us: int) -> _Draw:
+    """A row for every entity at every base date, and at those after the test that a row's whole day fits before the end."""
+    plan, first_known_us = spec.cutoffs, _first_known_us(events)
+    dates = draw_base_dates(plan, spec.label, first_known_us=first_known_us, known_at_us=known_at_us)
+    step_us = plan.every_s * US_PER_S
+    later: Ints = np.arange(dates[-1] + step_us, known_at_us - DAY_US + 1, step_us, dtype=np.int64)
+    dates, test_us = np.concatenate([dates, later]), int(dates[-1])
+    entity = np.tile(np.arange(len(distinct)), len(dates))
+    base_us = np.repeat(dates, len(distinct))
+    jitter = _uniform(_hash_ids(distinct)[entity], base_us, _JITTER_SALT)
+    return _Draw(entity, base_us, base_us + (jitter * DAY_S).astype(np.int64) * US_PER_S, None, test_us, test_us + 1)
+
+
+def _draw_at_events(events: pa.Table, spec: ModelSpec, distinct: pa.Array, known_at_us: int) -> _Draw:
+    """A row at the ingest_time of every event of the plan's types.
+
+    The row's state holds what was known by then less the stream's lag, so it lacks the event itself, as a request made at
+    that moment would find it; what the event says reaches the model by request fields.
+    """
+    plan, first_known_us = spec.cutoffs, _first_known_us(events)
+    needed_us = (spec.label.horizon_s + spec.label.label_delay_s) * US_PER_S
+    test_ends_us = known_at_us - needed_us + 1
+    test_begins_us = test_ends_us - plan.every_s * US_PER_S
+    oldest_us = max(test_ends_us - plan.most * plan.every_s * US_PER_S, first_known_us + plan.warm_up_s * US_PER_S)
+    ingest_us = events["ingest_time"].cast(pa.int64()).to_numpy()
+    chosen = pc.is_in(events["event_type"], value_set=pa.array(plan.at_events)).to_numpy(zero_copy_only=False)
+    touch: Ints = np.flatnonzero(chosen & (ingest_us >= oldest_us) & (ingest_us <= known_at_us))
+    now_us = ingest_us[touch]
+    if not (now_us + needed_us <= test_begins_us).any():
+        history_us = known_at_us - first_known_us
+        raise _too_short(plan, history_us, needed_us=needed_us, got=f"no {', '.join(plan.at_events)} to train on")
+    entity = pc.index_in(events["entity_id"].take(pa.array(touch)), value_set=distinct).to_numpy().astype(np.int64)
+    return _Draw(entity, now_us, now_us, touch, test_begins_us, test_ends_us)
+
+
+def _split(spec: ModelSpec, draw: _Draw, held_out: NDArray[np.bool_]) -> NDArray[np.str_]:
+    needed_us = (spec.label.horizon_s + spec.label.label_delay_s) * US_PER_S
+    matured_us = draw.drawn_us + needed_us + (DAY_US if draw.touch is None else 0)
+    evaluated = np.where(matured_us <= draw.test_begins_us, np.where(held_out, VALIDATION, TRAIN), EMBARGO)
+    tested = np.where(draw.drawn_us >= draw.test_begins_us, TEST, evaluated)
+    split: NDArray[np.str_] = np.where(draw.drawn_us >= draw.test_ends_us, CENSORED, tested)
+    return split
+
+
+def _first_known_us(events: pa.Table) -> int:
+    first: int = pc.min(events["ingest_time"].cast(pa.int64())).as_py()
+    return first
+
+
+def _too_short(plan: CutoffPlan, history_us: int, *, needed_us: int, got: str) -> TrainingError:
+    return TrainingError(
+        explain(
+            "history is too short to train and test in time order",
+            which=f"{history_us / DAY_US:.0f} days of events",
+            expected=f"at least {(plan.warm_up_s * US_PER_S + 2 * needed_us) / DAY_US:.0f} days",
+            got=got,
+            next_step="import more history or move known_at forward",
+        )
+    )
 
 
 def _thin(plan: CutoffPlan, split: NDArray[np.str_], chance: NDArray[np.float64]) -> NDArray[np.bool_]:

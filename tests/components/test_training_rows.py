@@ -11,13 +11,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from components.training_rows import build_training_rows, describe_data
+from components.training_rows import build_training_rows, describe_data, read_requests
 from features.catalogs import load_catalog
 from features.events import append_events
 from features.layout import DAY_S, HOUR_S, US_PER_S
 from features.profiles import append_profiles
 from features.rows import TIME, profile_schema, training_schema
 from features.workspace import Workspace
+from models.cutoffs import Sample
 from models.errors import TrainingError
 
 RETAIL = load_catalog("retail")
@@ -89,24 +90,84 @@ def test_silence_after_the_end_of_the_log_is_no_evidence(workspace: Workspace, t
 def test_labels_and_profiles_are_those_of_the_customers(workspace: Workspace, tmp_path: Path) -> None:
     rows = build(workspace, tmp_path / "rows")
     # The horizon is 90 days and nobody pauses longer than 79, so nobody leaves.
-    assert set(rows["label"].to_pylist()) == {0}
-    assert rows["matured"].to_pylist() == [True] * rows.num_rows
-    country = dict(zip(rows["entity_id"].to_pylist(), rows["country"].to_pylist(), strict=True))
+    assert set(rows["label"].to_pylist()) <= {0, None}
+    assert [label is None for label in rows["label"].to_pylist()] == [not matured for matured in rows["matured"].to_pylist()]
+    warm = rows.filter(pc.not_equal(pc.binary_length(rows["state"]), 0))
+    country = dict(zip(warm["entity_id"].to_pylist(), warm["country"].to_pylist(), strict=True))
     assert (country["c1"], country["c2"]) == ("France", "unknown")
 
 
-def test_every_row_lies_after_an_order_and_a_horizon_before_the_end(workspace: Workspace, tmp_path: Path) -> None:
+def test_every_matured_row_lies_after_an_order_and_a_horizon_before_the_end(workspace: Workspace, tmp_path: Path) -> None:
     rows = build(workspace, tmp_path / "rows")
     now_us = rows["now"].cast(pa.int64()).to_numpy()
-    assert (now_us + (90 + 1) * DAY_US <= KNOWN_AT_US).all()
-    assert all(len(state) > 0 and len(state) % 16 == 0 for state in rows["state"].to_pylist())
+    assert (now_us[rows["matured"].to_numpy()] + (90 + 1) * DAY_US <= KNOWN_AT_US).all()
+    assert all(len(state) % 16 == 0 for state in rows["state"].to_pylist())
     assert len(np.unique(now_us % DAY_US)) > 30  # at serving's times of day, not all at midnight
+
+
+def test_an_outcome_is_named_with_its_time_and_with_when_it_was_known(workspace: Workspace, tmp_path: Path) -> None:
+    rows = build(workspace, tmp_path / "rows")
+    now_us, outcome_us, known_us = (
+        rows[name].cast(pa.int64()).to_numpy() for name in ("now", "outcome_time", "outcome_known_time")
+    )
+    customer = np.array([int(entity[1:]) for entity in rows["entity_id"].to_pylist()])
+    # Customer k orders on every day k % 20 + (20 + k) j at 09:00; an hour later it is known.
+    first_us = START_US + (customer % 20) * DAY_US + 9 * HOUR_S * US_PER_S
+    period_us = (20 + customer) * DAY_US
+    expected_us = first_us + ((now_us - first_us) // period_us + 1) * period_us
+    seen = expected_us + HOUR_S * US_PER_S <= KNOWN_AT_US
+    assert (outcome_us[seen] == expected_us[seen]).all()
+    assert (known_us[seen] == expected_us[seen] + HOUR_S * US_PER_S).all()
+    assert rows["outcome_time"].is_valid().to_numpy().tolist() == seen.tolist()
+
+
+def test_earlier_columns_hold_what_was_known_when_the_test_begins_and_only_of_rows_before_it(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    facts = build_training_rows(workspace, "churn_retail", KNOWN_AT_US, tmp_path / "rows")
+    rows, begins_us = pq.read_table(tmp_path / "rows"), facts["test_begins_us"]
+    before = np.isin(rows["split"].to_pylist(), ("train", "validation", "embargo"))
+    assert rows["earlier_observed_until"].is_valid().to_numpy().tolist() == before.tolist()
+    assert not rows["earlier_outcome_time"].filter(pa.array(~before)).is_valid().to_numpy().any()
+    assert pc.max(rows["earlier_outcome_known_time"].cast(pa.int64())).as_py() <= begins_us
+    assert pc.max(rows["outcome_known_time"].cast(pa.int64())).as_py() > begins_us
+    now_us = rows["now"].cast(pa.int64()).to_numpy()
+    assert (now_us[before] < begins_us).all()
+    assert (now_us[~before] >= begins_us).all()
+    # The delay is one day: the newest embargoed rows are observed until a day before the test begins.
+    assert pc.max(rows["earlier_observed_until"].cast(pa.int64())).as_py() <= begins_us - DAY_US
+
+
+def test_copies_of_test_rows_are_cold_and_keep_their_labels(workspace: Workspace, tmp_path: Path) -> None:
+    rows = build(workspace, tmp_path / "rows").to_pylist()
+    test = {(row["entity_id"], row["now"]): row["label"] for row in rows if row["split"] == "test"}
+    cold = {(row["entity_id"], row["now"]): row["label"] for row in rows if row["split"] == "cold"}
+    assert test == cold
+    assert {(row["state"], row["country"]) for row in rows if row["split"] == "cold"} == {(b"", "unknown")}
+    trained = [row for row in rows if row["split"] == "train"]
+    copies = sum(row["state"] == b"" for row in trained)
+    warm = len(trained) - copies
+    # A fair draw of 5 %: four standard errors.
+    assert abs(copies - 0.05 * warm) < 4 * np.sqrt(0.05 * 0.95 * warm)
+
+
+def test_request_fields_are_those_of_the_event_that_a_row_is_drawn_at() -> None:
+    view = load_catalog("subscription").view("subscriber")
+    events = pa.table({"platform": pa.array(["ios", "web", None])})
+    split = np.array(["train", "train"])
+    sample = Sample(pa.array(["a", "a"]), np.array([5, 6]), split, test_begins_us=9, touch=np.array([2, 1]))
+    assert {name: column.to_pylist() for name, column in read_requests(events, view, sample)} == {
+        "platform": ["unknown", "web"]
+    }
+    at_dates = Sample(pa.array(["a", "a"]), np.array([5, 6]), split, test_begins_us=9)
+    assert dict(read_requests(events, view, at_dates))["platform"].to_pylist() == ["unknown", "unknown"]
 
 
 def test_counts_and_data_versions_are_returned_for_the_record(workspace: Workspace, tmp_path: Path) -> None:
     facts = build_training_rows(workspace, "churn_retail", KNOWN_AT_US, tmp_path / "rows")
     rows = pq.read_table(tmp_path / "rows")
-    assert facts["rows"] == rows.num_rows == sum(facts[f"rows_{name}"] for name in ("train", "validation", "test", "embargo"))
+    assert facts["rows"] == rows.num_rows == sum(value for name, value in facts.items() if name.startswith("rows_"))
+    assert {"rows_train", "rows_validation", "rows_embargo", "rows_test", "rows_cold"} <= set(facts)
     assert facts["view_hash"] == RETAIL.view_hash(RETAIL.view("customer"))
     tables = describe_data(workspace, "churn_retail").tables
     assert (facts["events/customer"], facts["profiles/address"]) == (tables["events/customer"], tables["profiles/address"])

@@ -6,13 +6,25 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from features.layout import DAY_S, US_PER_S
 from features.rows import TIME
-from models.cutoffs import EMBARGO, TEST, TRAIN, VALIDATION, draw_base_dates, hold_out, sample_rows
+from models.cutoffs import (
+    CENSORED,
+    COLD,
+    EMBARGO,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    draw_base_dates,
+    draw_cold_copies,
+    hold_out,
+    sample_rows,
+)
 from models.errors import TrainingError
-from models.specs import CutoffPlan, LabelSpec, Population, load_spec
+from models.specs import CutoffPlan, LabelSpec, Learning, Population, load_spec
 
 DAY = DAY_S * US_PER_S
 LABEL = LabelSpec(("order",), horizon_s=20 * DAY_S, positive="absent", label_delay_s=DAY_S)
@@ -51,7 +63,7 @@ def test_a_history_without_room_for_training_before_the_test_is_refused_in_one_l
 
 def test_training_rows_had_matured_at_the_tests_base_date_and_the_rest_are_embargoed() -> None:
     sample = sample_rows(make_log(), SPEC, lag_s=60, known_at_us=100 * DAY)
-    split, base_day = np.array(sample.split.to_pylist()), sample.now_us // DAY
+    split, base_day = sample.split, sample.now_us // DAY
     assert set(base_day[split == TEST]) == {78}
     # 78 - 22 days = 56: base dates up to 48 had matured by then, 58 and 68 had not.
     assert set(base_day[split == EMBARGO]) == {58, 68}
@@ -63,7 +75,7 @@ def test_training_rows_had_matured_at_the_tests_base_date_and_the_rest_are_embar
 
 def test_no_customer_is_both_trained_on_and_held_out() -> None:
     sample = sample_rows(make_log(), SPEC, lag_s=60, known_at_us=100 * DAY)
-    split, ids = np.array(sample.split.to_pylist()), np.array(sample.entity_ids.to_pylist())
+    split, ids = sample.split, np.array(sample.entity_ids.to_pylist())
     assert not set(ids[split == TRAIN]) & set(ids[split == VALIDATION])
     share = hold_out(pa.array([f"c{number}" for number in range(10_000)]), 0.2).mean()
     assert 0.18 < share < 0.22  # five standard errors of a fair draw: 0.2 +- 0.02
@@ -93,7 +105,7 @@ def test_events_ingested_after_known_at_change_no_row() -> None:
     one, two = (sample_rows(events, SPEC, lag_s=60, known_at_us=100 * DAY) for events in (log, pa.concat_tables([log, later])))
     assert one.entity_ids.equals(two.entity_ids)
     assert one.now_us.tolist() == two.now_us.tolist()
-    assert one.split.equals(two.split)
+    assert one.split.tolist() == two.split.tolist()
 
 
 def test_large_draws_are_thinned_but_never_the_test() -> None:
@@ -101,9 +113,80 @@ def test_large_draws_are_thinned_but_never_the_test() -> None:
     thin = sample_rows(
         make_log(2_000), replace(SPEC, cutoffs=replace(PLAN, rows_at_most=5_000)), lag_s=60, known_at_us=100 * DAY
     )
-    tests = [np.array(sample.split.to_pylist()) == TEST for sample in (whole, thin)]
+    tests = [sample.split == TEST for sample in (whole, thin)]
     assert tests[0].sum() == tests[1].sum() == 2_000
     assert 4_700 < len(thin.now_us) < 5_300 < len(whole.now_us)
+
+
+def test_rows_too_new_to_mature_are_drawn_for_methods_that_learn_from_them() -> None:
+    learning = Learning("hazard", delay_buckets_s=(10 * DAY_S, 20 * DAY_S))
+    matured, censored = (
+        sample_rows(make_log(), spec, lag_s=60, known_at_us=100 * DAY) for spec in (SPEC, replace(SPEC, learning=learning))
+    )
+    assert CENSORED not in matured.split
+    # After the test's base date 78, every ten days: 88 and 98, whose whole day lies before day 100.
+    assert set((censored.now_us // DAY)[censored.split == CENSORED]) == {88, 98}
+    others = censored.split != CENSORED
+    assert censored.now_us[others].tolist() == matured.now_us.tolist()
+    assert censored.split[others].tolist() == matured.split.tolist()
+
+
+AT_ORDERS = replace(SPEC, cutoffs=replace(PLAN, at_events=("order",), warm_up_s=2 * DAY_S))
+
+
+def make_visits() -> pa.Table:
+    """Customer k % 20 orders on day k + 0.5, known a quarter of a day later, for 100 days; visits lie between."""
+    rows = [
+        (f"c{day % 20:02d}", kind, day * DAY + shift)
+        for day in range(100)
+        for kind, shift in (("visit", 0), ("order", DAY // 2))
+    ]
+    times = pa.array([at for _, _, at in rows], pa.int64())
+    return pa.table(
+        {"entity_id": pa.array([entity for entity, _, _ in rows]), "event_type": pa.array([kind for _, kind, _ in rows]),
+         "event_time": times.cast(TIME), "ingest_time": pc.add(times, DAY // 4).cast(TIME)}
+    )  # fmt: skip
+
+
+def test_rows_at_events_lie_where_each_event_became_known_and_name_it() -> None:
+    events = make_visits()
+    sample = sample_rows(events, AT_ORDERS, lag_s=60, known_at_us=100 * DAY)
+    assert sample.touch is not None
+    drawn = events.take(pa.array(sample.touch))
+    assert set(drawn["event_type"].to_pylist()) == {"order"}
+    assert drawn["ingest_time"].cast(pa.int64()).to_pylist() == sample.now_us.tolist()
+    assert drawn["entity_id"].to_pylist() == sample.entity_ids.to_pylist()
+    # Known first at day 0.25, two days of warm-up: orders known from 2.75 on. A label takes 21 days, so the newest
+    # matured row is the one known at 78.75.
+    assert (sample.now_us / DAY).tolist() == [day + 0.75 for day in range(2, 79)]
+
+
+def test_rows_at_events_are_split_by_time_as_base_dates_are() -> None:
+    spec = replace(AT_ORDERS, learning=Learning("hazard", delay_buckets_s=(20 * DAY_S,)))
+    sample = sample_rows(make_visits(), spec, lag_s=60, known_at_us=100 * DAY)
+    splits = {"learned": (TRAIN, VALIDATION), "embargo": (EMBARGO,), "test": (TEST,), "censored": (CENSORED,)}
+    day = {name: sample.now_us[np.isin(sample.split, names)] / DAY - 0.75 for name, names in splits.items()}
+    # Matured by day 100: now <= 79. The newest ten days of those are the test: (69, 79]. Learned: now + 21 <= 69.
+    assert sample.test_begins_us == 69 * DAY + 1
+    assert {name: (days.min(), days.max()) for name, days in day.items()} == {
+        "learned": (2, 47), "embargo": (48, 68), "test": (69, 78), "censored": (79, 99),
+    }  # fmt: skip
+
+
+def test_a_history_without_events_to_train_on_is_refused_in_one_line() -> None:
+    with pytest.raises(TrainingError, match=r"^history is too short .* got no order to train on; next: [^\n]+$"):
+        sample_rows(make_visits(), AT_ORDERS, lag_s=60, known_at_us=40 * DAY)
+
+
+def test_all_test_rows_are_repeated_as_cold_and_a_share_of_the_others() -> None:
+    sample = sample_rows(make_log(2_000), SPEC, lag_s=60, known_at_us=100 * DAY)
+    rows, split = draw_cold_copies(sample, PLAN)
+    assert rows[split == COLD].tolist() == np.flatnonzero(sample.split == TEST).tolist()
+    assert split[split != COLD].tolist() == sample.split[rows[split != COLD]].tolist()
+    others = int((sample.split != TEST).sum())
+    # A fair draw of 5 % of about 14,000: four standard errors.
+    assert abs(int((split != COLD).sum()) - 0.05 * others) < 4 * np.sqrt(0.05 * 0.95 * others)
+    assert not len(draw_cold_copies(sample, replace(PLAN, cold_share=0))[0])
 
 
 def test_a_log_without_entries_is_refused_in_one_line() -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from features.declarations import Condition
 from features.layout import DAY_S, US_PER_S
 from features.rows import LABEL_FIELDS, TIME
-from models.labels import label_rows, population_at
-from models.specs import LabelSpec, Population
+from models.errors import SpecError
+from models.labels import label_attributes, label_rows, population_at
+from models.specs import Attribution, Exclusion, LabelSpec, Population
 
 DAY = DAY_S * US_PER_S
 TEN_DAYS = LabelSpec(outcome=("order",), horizon_s=10 * DAY_S, positive="occurs", label_delay_s=2 * DAY_S)
@@ -107,6 +111,113 @@ def test_labels_come_in_the_order_asked_and_in_the_declared_types() -> None:
     assert table.schema == pa.schema(LABEL_FIELDS)
 
 
+def test_the_first_outcome_within_the_horizon_is_named_with_when_it_was_known_matured_or_not() -> None:
+    events = make_events([("a", "order", NOW + 3 * DAY, NOW + 4 * DAY), ("a", "order", NOW + 2 * DAY, NOW + 6 * DAY)])
+    seen = [label_of(events, TEN_DAYS, known_at_us=NOW + day * DAY) for day in (3, 4, 5, 6, 20)]
+    # At day 4 the order of day 3 is known; the one of day 2, which came first, only at day 6.
+    assert [day_of(row["outcome_time"]) for row in seen] == [None, 3, 3, 2, 2]
+    assert [day_of(row["outcome_known_time"]) for row in seen] == [None, 4, 4, 6, 6]
+    assert [row["label"] for row in seen] == [None, None, None, None, 1]
+    beyond = label_of(events, LabelSpec(("order",), DAY_S, "occurs", 0), known_at_us=NOW + 20 * DAY)
+    assert (beyond["label"], beyond["outcome_time"]) == (0, None)
+
+
+def day_of(time: dt.datetime | None) -> float | None:
+    """Days after NOW."""
+    return None if time is None else time.timestamp() / DAY_S - 100
+
+
+CANCELLED = Exclusion(("cancelled",), window_s=5 * DAY_S, match="invoice")
+KEPT_ORDER = replace(TEN_DAYS, label_delay_s=5 * DAY_S, exclusion=CANCELLED)
+
+
+def test_an_exclusion_voids_an_outcome_from_when_it_is_known_and_not_a_moment_earlier() -> None:
+    events = make_events(
+        [("a", "order", NOW + DAY, NOW + DAY), ("a", "cancelled", NOW + 2 * DAY, NOW + 15 * DAY)], invoice=["one", "one"]
+    )
+    before, after = (label_of(events, KEPT_ORDER, known_at_us=NOW + 15 * DAY + late) for late in (-1, 0))
+    assert (before["label"], day_of(before["outcome_time"])) == (None, 1)
+    assert (after["label"], after["outcome_time"], after["outcome_known_time"]) == (0, None, None)
+
+
+def test_an_exclusion_must_follow_within_its_window_and_share_the_attribute() -> None:
+    order, after = ("a", "order", NOW + 2 * DAY, NOW + 2 * DAY), NOW + 40 * DAY
+    cases = {
+        "the same instant": (2 * DAY, "one", 0), "the end of the window": (7 * DAY, "one", 0), "later": (7 * DAY + 1, "one", 1),
+        "before the order": (2 * DAY - 1, "one", 1), "another invoice": (3 * DAY, "two", 1), "no invoice": (3 * DAY, None, 1),
+    }  # fmt: skip
+    for name, (offset, invoice, expected) in cases.items():
+        events = make_events([order, ("a", "cancelled", NOW + offset, NOW + offset)], invoice=["one", invoice])
+        assert label_of(events, KEPT_ORDER, known_at_us=after)["label"] == expected, name
+    # Without an attribute to share, any cancellation of the entity that follows voids it.
+    anyone = replace(KEPT_ORDER, exclusion=replace(CANCELLED, match=""))
+    events = make_events([order, ("a", "cancelled", NOW + 3 * DAY, NOW + 3 * DAY)], invoice=["one", "two"])
+    assert label_of(events, anyone, known_at_us=after)["label"] == 0
+    other = make_events([order, ("b", "cancelled", NOW + 3 * DAY, NOW + 3 * DAY)], invoice=["one", "one"])
+    assert label_of(other, KEPT_ORDER, known_at_us=after)["label"] == 1
+
+
+def test_the_next_outcome_counts_where_the_first_is_void() -> None:
+    rows = [("a", "order", NOW + DAY, NOW + DAY), ("a", "order", NOW + 4 * DAY, NOW + 4 * DAY),
+            ("a", "cancelled", NOW + 2 * DAY, NOW + 2 * DAY)]  # fmt: skip
+    seen = label_of(make_events(rows, invoice=["one", "two", "one"]), KEPT_ORDER, known_at_us=NOW + 15 * DAY)
+    assert (seen["label"], day_of(seen["outcome_time"])) == (1, 4)
+
+
+REDEEMED = LabelSpec(("redeemed",), 20 * DAY_S, "occurs", 0, attribution=Attribution(("sent",), window_s=10 * DAY_S))
+
+
+def credited(rows: list[Row], label: LabelSpec, *, known_at_us: int, **attributes: list[Any]) -> list[int | None]:
+    """Labels of the rows drawn at each ``sent`` event, in the order of the events."""
+    events = make_events(rows, **attributes)
+    touch = np.flatnonzero([kind == "sent" for _, kind, _, _ in rows])
+    now = np.array([rows[number][3] for number in touch])
+    ids = pa.array([rows[number][0] for number in touch])
+    found: list[int | None] = label_rows(events, label, ids, now, known_at_us=known_at_us, touch=touch)["label"].to_pylist()
+    return found
+
+
+def test_an_outcome_counts_for_its_last_touch_alone_and_only_within_the_window() -> None:
+    late = NOW + 60 * DAY
+    sent = [("a", "sent", NOW, NOW), ("a", "sent", NOW + 5 * DAY, NOW + 5 * DAY)]
+    assert credited([*sent, ("a", "redeemed", NOW + 4 * DAY, NOW + 4 * DAY)], REDEEMED, known_at_us=late) == [1, 0]
+    assert credited([*sent, ("a", "redeemed", NOW + 6 * DAY, NOW + 6 * DAY)], REDEEMED, known_at_us=late) == [0, 1]
+    # Ten days after the second touch is the end of its window; later, the outcome is nobody's, the first is older still.
+    assert credited([*sent, ("a", "redeemed", NOW + 15 * DAY, NOW + 15 * DAY)], REDEEMED, known_at_us=late) == [0, 1]
+    assert credited([*sent, ("a", "redeemed", NOW + 15 * DAY + 1, NOW + 16 * DAY)], REDEEMED, known_at_us=late) == [0, 0]
+    assert credited([*sent, ("b", "redeemed", NOW + 6 * DAY, NOW + 6 * DAY)], REDEEMED, known_at_us=late) == [0, 0]
+
+
+def test_touch_and_outcome_must_share_the_attribute_where_one_is_named() -> None:
+    by_offer = replace(REDEEMED, attribution=Attribution(("sent",), 10 * DAY_S, match="offer"))
+    rows = [("a", "sent", NOW, NOW), ("a", "sent", NOW, NOW), ("a", "redeemed", NOW + DAY, NOW + DAY)]
+    late = NOW + 60 * DAY
+    assert credited(rows, by_offer, known_at_us=late, offer=["x", "y", "x"]) == [1, 0]
+    assert credited(rows, by_offer, known_at_us=late, offer=["x", "y", None]) == [0, 0]
+    # Two touches at one instant without an attribute to tell them apart: the one later in the log.
+    assert credited(rows, REDEEMED, known_at_us=late) == [0, 1]
+
+
+def test_a_touch_known_only_later_takes_no_outcome_away_earlier() -> None:
+    rows = [
+        ("a", "sent", NOW, NOW),
+        ("a", "sent", NOW + 2 * DAY, NOW + 30 * DAY),
+        ("a", "redeemed", NOW + 3 * DAY, NOW + 3 * DAY),
+    ]
+    assert credited(rows, REDEEMED, known_at_us=NOW + 30 * DAY - 1)[0] == 1
+    assert credited(rows, REDEEMED, known_at_us=NOW + 30 * DAY)[0] == 0
+
+
+def test_an_attributed_label_of_rows_that_are_no_touches_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"^label is attributed, but rows are not drawn at touches: .*; next: [^\n]+$"):
+        label_of(make_events([]), REDEEMED, known_at_us=NOW)
+
+
+def test_attributes_that_a_label_reads_are_named_once() -> None:
+    label = replace(KEPT_ORDER, where=(Condition("channel", ("web",)), Condition("invoice", ("one",))))
+    assert label_attributes(label) == ("channel", "invoice")
+
+
 def belongs(events: pa.Table, population: Population, now_us: int, *, lag_s: int = 0, entity: str = "a") -> bool:
     return bool(population_at(events, population, np.array([now_us]), lag_s=lag_s, entity_ids=pa.array([entity]))[0])
 
@@ -169,6 +280,38 @@ def test_events_that_arrive_later_change_no_earlier_population_and_no_earlier_la
     members = [population_at(events, MEMBERS, now, lag_s=60, entity_ids=ids) for events in (before, after)]
     assert labels[0].equals(labels[1])
     assert members[0].tolist() == members[1].tolist()
+
+
+KINDS = st.sampled_from(["order", "cancelled", "sent"])
+TRACED = st.tuples(st.sampled_from("ab"), KINDS, DAYS, st.integers(0, 5), st.sampled_from(["x", "y", None]))
+BOTH = replace(KEPT_ORDER, attribution=Attribution(("sent",), 6 * DAY_S, match="invoice"))
+
+
+@given(st.lists(TRACED, max_size=30), st.integers(0, 60))
+def test_exclusion_and_attribution_agree_with_a_loop_over_events(
+    drawn: list[tuple[str, str, int, int, str | None]], known_day: int
+) -> None:
+    log = [(entity, kind, day * DAY, (day + delay) * DAY, match) for entity, kind, day, delay, match in drawn]
+    known_at = known_day * DAY
+    events = make_events([row[:4] for row in log], invoice=pa.array([row[4] for row in log], pa.string()))
+    touch = np.array([number for number, row in enumerate(log) if row[1] == "sent"], dtype=np.int64)
+    ids, now = (
+        pa.array([log[number][0] for number in touch], pa.string()),
+        np.array([log[number][3] for number in touch], dtype=np.int64),
+    )
+    found = label_rows(events, BOTH, ids, now, known_at_us=known_at, touch=touch)["outcome_time"].cast(pa.int64()).to_pylist()
+    known = [(number, *row) for number, row in enumerate(log) if row[3] <= known_at and row[4] is not None]
+    expected: dict[int, list[int]] = {}
+    for _, entity, kind, at, _, match in known:
+        mates = [row for row in known if row[1] == entity and row[5] == match]
+        if kind != "order" or any(row[2] == "cancelled" and at <= row[3] <= at + 5 * DAY for row in mates):
+            continue
+        before = [(row[3], row[4], row[0]) for row in mates if row[2] == "sent" and at - 6 * DAY <= row[3] <= at]
+        if before:
+            expected.setdefault(max(before)[2], []).append(at)
+    for number, start, outcome in zip(touch.tolist(), now.tolist(), found, strict=True):
+        within = [at for at in expected.get(number, []) if start < at <= start + 10 * DAY]
+        assert outcome == (min(within) if within else None)
 
 
 @given(st.lists(EVENT, max_size=30), DAYS, st.integers(0, 60))
