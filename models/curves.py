@@ -60,7 +60,13 @@ def calibration_table(label: Labels, score: Floats) -> list[Evaluation]:
     half = WILSON_Z * np.sqrt(share * (1 - share) * rows + WILSON_Z**2 / 4) / (rows + WILSON_Z**2)
     columns = (rows, scores / rows, share, np.maximum(centre - half, 0), np.minimum(centre + half, 1))
     return [
-        {"rows": int(count), "mean_score": float(mean), "share_positive": float(positive), "low": float(low), "high": float(high)}
+        {
+            "rows": int(count),
+            "mean_score": float(mean),
+            "share_positive": float(positive),
+            "low": float(low),
+            "high": float(high),
+        }
         for count, mean, positive, low, high in zip(*columns, strict=True)
     ]
 

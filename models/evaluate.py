@@ -1,9 +1,10 @@
-"""Measure a network beside its baselines on the test rows, with intervals, and write ``evaluation.json``."""
+"""Measure a network beside its baselines and the champion on the test rows, with intervals, and write ``evaluation.json``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import keras
 import numpy as np
@@ -11,28 +12,33 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models import bootstrap
-from models.baselines import fit_baseline
-from models.cutoffs import TEST, TRAIN, VALIDATION
-from models.evaluation import FORMAT, NETWORK, Evaluation, write_evaluation
+from models.baselines import Baseline, fit_baseline
+from models.comparison import Scores, compare, compare_part, compare_slices
+from models.curves import calibration_table, lift_curve, roc_curve
+from models.cutoffs import COLD, TEST, TRAIN, VALIDATION
+from models.evaluation import CHAMPION, COLD_NAME, FORMAT, NETWORK, Champion, Evaluation, write_evaluation
 from models.frame import Floats, Frame, read_frame
-from models.specs import HIGHER_IS_BETTER, ModelSpec
-from models.train import EVALUATED_FILE, predict
+from models.horizons import measure_horizons
+from models.importance import measure_importance, read_groups
+from models.maturity import measure_maturity
+from models.specs import ModelSpec
+from models.train import EVALUATED_FILE, PREDICTION_ROWS
 
 RESAMPLES: Final = 1_000
-METRIC_FUNCTIONS: Final = {
-    "auc": bootstrap.auc, "log_loss": bootstrap.log_loss, "calibration_error": bootstrap.calibration_error,
-}  # fmt: skip
 
 
-def evaluate(spec: ModelSpec, features_path: Path, network_dir: Path, out_path: Path, *, seed: int) -> dict[str, float]:
-    """Score the test rows with the network and every baseline, and write the evaluation.
+def evaluate(
+    spec: ModelSpec, features_path: Path, network_dir: Path, out_path: Path, *, seed: int, champion: Champion | None = None
+) -> dict[str, float]:
+    """Score the test rows with the network, every baseline and the champion, and write the evaluation.
 
     Args:
         spec: names the baselines and slices.
         features_path: what fitting the graph wrote.
         network_dir: what training wrote.
         out_path: the JSON file that ``models.evaluation`` describes; appears whole.
-        seed: of the bootstrap.
+        seed: of the bootstrap and of the shuffles behind the importance.
+        champion: the version in production with its scores of the test rows; None where there is none.
     Returns:
         Headline figures, flat: ``<candidate>_<metric>`` for every candidate and metric.
     Raises:
@@ -40,10 +46,23 @@ def evaluate(spec: ModelSpec, features_path: Path, network_dir: Path, out_path: 
     """
     frame = read_frame(features_path)
     train, validation, test = frame.of(TRAIN), frame.of(VALIDATION), frame.of(TEST)
+    cold = frame.where(frame.split == COLD)
     network = keras.models.load_model(network_dir / EVALUATED_FILE)
-    scores = {NETWORK: predict(network, test.transformed)}
-    scores |= {name: fit_baseline(name, spec, train, validation).score(test) for name in spec.baselines}
+    baselines = {name: fit_baseline(name, spec, train, validation) for name in spec.baselines}
+    outputs = _predict(network, test.transformed)
+    scores = {NETWORK: outputs[:, 0]} | _score(baselines, test)
+    if champion is not None:
+        scores[CHAMPION] = champion.scores
     evaluation = measure(spec, test, scores, resamples=RESAMPLES, seed=seed)
+    evaluation["slices"][COLD_NAME] = _measure_cold(cold, network, baselines, seed=seed)
+    evaluation["champion"] = None if champion is None else dict(champion.about)
+    evaluation["maturity"] = measure_maturity(features_path, spec.label.horizon_s)
+    evaluation["importance"] = measure_importance(
+        read_groups(features_path), test.transformed, test.label, lambda rows: _predict(network, rows)[:, 0], seed=seed
+    )
+    weights = bootstrap.draw_weights(_code_entities(test), RESAMPLES, seed=seed)
+    hazard = outputs.shape[1] > 1
+    evaluation["horizons"] = measure_horizons(spec, features_path, outputs[:, 1:], weights) if hazard else []
     write_evaluation(evaluation, out_path)
     return {
         f"{candidate}_{metric}": figure["value"]
@@ -52,10 +71,11 @@ def evaluate(spec: ModelSpec, features_path: Path, network_dir: Path, out_path: 
     }
 
 
-def measure(spec: ModelSpec, test: Frame, scores: dict[str, Floats], *, resamples: int, seed: int) -> Evaluation:
+def measure(spec: ModelSpec, test: Frame, scores: Scores, *, resamples: int, seed: int) -> Evaluation:
     """The evaluation of candidates' scores on the same rows; ``scores`` holds ``network`` and any baselines, each (n,)."""
-    entity = pc.index_in(test.entity_ids, value_set=test.entity_ids.unique()).to_numpy().astype(np.int64)
+    entity = _code_entities(test)
     weights = bootstrap.draw_weights(entity, resamples, seed=seed)
+    curves = {"roc": roc_curve, "lift": lift_curve}
     return {
         "format": FORMAT,
         "model": spec.name,
@@ -65,43 +85,31 @@ def measure(spec: ModelSpec, test: Frame, scores: dict[str, Floats], *, resample
         "positives": int(test.label.sum()),
         "resamples": resamples,
         "seed": seed,
-        **_compare(test.label, scores, weights),
-        "calibration": {name: _calibration_table(test.label, score) for name, score in scores.items()},
-        "slices": {entry.name: _slice(test, entry.feature, (entry.low, entry.high), scores, weights) for entry in spec.slices},
+        **compare(test.label, scores, weights),
+        "calibration": {name: calibration_table(test.label, score) for name, score in scores.items()},
+        "curves": {kind: {name: draw(test.label, score) for name, score in scores.items()} for kind, draw in curves.items()},
+        "slices": compare_slices(spec, test, scores, weights),
     }
 
 
-def _compare(label: NDArray[np.int8], scores: dict[str, Floats], weights: bootstrap.Weights) -> Evaluation:
-    figures = {
-        name: {metric: function(label, score, weights) for metric, function in METRIC_FUNCTIONS.items()}
-        for name, score in scores.items()
-    }
-    signs = {metric: 1 if HIGHER_IS_BETTER[metric] else -1 for metric in METRIC_FUNCTIONS}
-    candidates = {name: {metric: bootstrap.interval_of(row[metric]) for metric in row} for name, row in figures.items()}
-    gains = {
-        name: {metric: bootstrap.interval_of(signs[metric] * (figures[NETWORK][metric] - row[metric])) for metric in row}
-        for name, row in figures.items()
-        if name != NETWORK
-    }
-    return {"candidates": candidates, "gains": gains}
+def _measure_cold(cold: Frame, network: Any, baselines: Mapping[str, Baseline], *, seed: int) -> Evaluation:
+    if not len(cold):
+        return {"kind": COLD, "rows": 0, "positives": 0}
+    weights = bootstrap.draw_weights(_code_entities(cold), RESAMPLES, seed=seed)
+    scores = {NETWORK: _predict(network, cold.transformed)[:, 0]} | _score(baselines, cold)
+    return {"kind": COLD, **compare_part(cold.label, scores, weights)}
 
 
-def _slice(
-    test: Frame, feature: str, bounds: tuple[float, float], scores: dict[str, Floats], weights: bootstrap.Weights
-) -> Evaluation:
-    value = test.feature(feature)
-    rows = (value >= bounds[0]) & (value <= bounds[1])
-    label = test.label[rows]
-    counts = {"rows": int(rows.sum()), "positives": int(label.sum())}
-    if not 0 < counts["positives"] < counts["rows"]:
-        return counts
-    return {**counts, **_compare(label, {name: score[rows] for name, score in scores.items()}, weights[:, rows])}
+def _score(baselines: Mapping[str, Baseline], rows: Frame) -> dict[str, Floats]:
+    return {name: baseline.score(rows) for name, baseline in baselines.items()}
 
 
-def _calibration_table(label: NDArray[np.int8], score: Floats) -> list[dict[str, float]]:
-    bins = bootstrap.calibration_bins(score)
-    return [
-        {"rows": int((bins == number).sum()), "mean_score": float(score[bins == number].mean()),
-         "share_positive": float(label[bins == number].mean())}
-        for number in np.unique(bins)
-    ]  # fmt: skip
+def _predict(network: Any, transformed: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n, 1 + K): the score, and of a hazard network the probability of the outcome within each delay bucket's edge."""
+    outputs: NDArray[np.float64] = network.predict(transformed, batch_size=PREDICTION_ROWS, verbose=0).astype(np.float64)
+    return outputs
+
+
+def _code_entities(rows: Frame) -> NDArray[np.int64]:
+    codes: NDArray[np.int64] = pc.index_in(rows.entity_ids, value_set=rows.entity_ids.unique()).to_numpy().astype(np.int64)
+    return codes

@@ -102,7 +102,7 @@ def test_the_evaluation_holds_every_candidate_its_paired_gain_and_the_slices(
     assert sum(entry["rows"] for entry in found["calibration"]["network"]) == 600
     assert found["slices"]["few"]["rows"] < 600
     assert found["slices"]["few"]["candidates"]["network"]["auc"]["value"] > 0.5
-    assert found["slices"]["nobody"] == {"rows": 0, "positives": 0}
+    assert found["slices"]["nobody"] == {"kind": "declared", "rows": 0, "positives": 0}
 
 
 def test_calibration_recovers_the_scale_and_shift_of_a_logit() -> None:
