@@ -27,6 +27,9 @@ BINARY_NOISE_DIGITS: Final = 6
 
 ISO_AWARE: Final = r":\d{2}(?:\.\d+)?(?:[+-]\d{2}:?\d{2})$"
 ISO_FORMATS: Final = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
+TIME_LETTERS: Final = ("%H", "%I", "%T", "%R", "%X", "%c", "%s")
+"""strftime's letters of which one says that a format holds a time of day."""
+
 COMPARE: Final = {"greater_than": operator.gt, "at_least": operator.ge, "less_than": operator.lt, "at_most": operator.le}
 EPOCH_US: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
@@ -83,25 +86,29 @@ def read_whole(value: Value, schema: pl.Schema, name: str) -> Reading:
 
 def read_time(time: TimeValue, schema: pl.Schema, zone: str, name: str) -> Reading:
     """A time as UTC microseconds; naive times are local times of ``zone``."""
+    if time.constant_us is not None:
+        return Reading(pl.lit(time.constant_us, pl.Int64).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"), NO_REASON)
     source, dtype = pl.col(time.column), schema[time.column]
     missing = _absent(source, dtype)
-    local = None
+    local, undated = None, pl.lit(False)
     if time.epoch and (dtype.is_numeric() or dtype == pl.String):
         whole = read_whole(Value((time.column,), scale=EPOCH_US[time.epoch]), schema, name).value
         utc = whole.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     elif isinstance(dtype, pl.Datetime) and dtype.time_zone:
         utc = source.dt.convert_time_zone("UTC").cast(UTC_TIME)
     elif isinstance(dtype, pl.Datetime | pl.Date):
-        local = source.cast(pl.Datetime("us"))
+        local, undated = _local_times(time, source, dtype, name)
         utc = _to_utc(local, zone)
     elif dtype == pl.String:
-        aware, local = _parse_text(time, source)
+        aware, local, undated = _parse_text(time, source)
         utc = pl.coalesce(aware, _to_utc(local, zone))
     elif dtype == pl.Null:
         utc = pl.lit(None, UTC_TIME)
     else:
         raise _unusable(time.column, dtype, f"{name}: times, ISO 8601 texts, or integers with 'epoch: s|ms|us'")
+    lacks = "has a time of day of its own" if time.time_of_day_s is not None else "is a date without a time of day"
     reason: Then | ChainedThen = pl.when(missing).then(pl.lit(f"{name} is missing"))
+    reason = reason.when(undated).then(pl.lit(f"{name} {lacks}"))
     if local is not None and zone:
         unplaced = local.is_not_null() & utc.is_null()
         reason = reason.when(unplaced).then(pl.lit(f"{name} does not exist or is ambiguous in {zone}"))
@@ -111,10 +118,22 @@ def read_time(time: TimeValue, schema: pl.Schema, zone: str, name: str) -> Readi
 
 def naive_rows(time: TimeValue, schema: pl.Schema) -> pl.Expr:
     """Whether a row's time has no zone of its own, so that the mapping must state one."""
+    if time.constant_us is not None:
+        return pl.lit(False)
     dtype = schema[time.column]
     if time.epoch or (isinstance(dtype, pl.Datetime) and dtype.time_zone):
         return pl.lit(False)
     return _parse_text(time, pl.col(time.column))[1].is_not_null() if dtype == pl.String else pl.col(time.column).is_not_null()
+
+
+def _local_times(time: TimeValue, source: pl.Expr, dtype: pl.DataType, name: str) -> tuple[pl.Expr, pl.Expr]:
+    """(local times of a column of dates or naive times, whether a row contradicts the stated time of day)."""
+    local = source.cast(pl.Datetime("us"))
+    if time.time_of_day_s is None:
+        if dtype == pl.Date:
+            raise _unusable(time.column, dtype, f"{name}: times, or dates with time_of_day")
+        return local, pl.lit(False)
+    return local + pl.duration(seconds=time.time_of_day_s), local != local.dt.truncate("1d")
 
 
 def match_rows(conditions: tuple[Condition, ...], schema: pl.Schema) -> pl.Expr:
@@ -167,19 +186,27 @@ def _absent(source: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return source.is_null() | (source == "") if dtype == pl.String else source.is_null()
 
 
-def _parse_text(time: TimeValue, source: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
-    """(times that state their offset, as UTC; times that do not, as local times)."""
-    nothing, no_local = pl.lit(None, UTC_TIME), pl.lit(None, pl.Datetime("us"))
+def _parse_text(time: TimeValue, source: pl.Expr) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+    """(times that state their offset, as UTC; those that do not, as local times; whether the time of day is in doubt)."""
+    nothing, no_local, no_date = pl.lit(None, UTC_TIME), pl.lit(None, pl.Datetime("us")), pl.lit(None, pl.Date)
+    text = source.str.strip_chars()
     if time.format:
-        parsed = source.str.to_datetime(time.format, time_unit="us", strict=False)
-        return (parsed.dt.convert_time_zone("UTC"), no_local) if "%z" in time.format else (nothing, parsed)
-    text = source.str.strip_chars().str.replace(r"^(\S+) ", "${1}T").str.replace(r"[zZ]$", "+00:00")
-    with_offset = pl.when(text.str.contains(ISO_AWARE)).then(text)
-    seconds = with_offset.str.replace(r"T(\d{2}:\d{2})([+-]\d{2}:?\d{2})$", "T${1}:00${2}")
-    aware = seconds.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="us", strict=False)
-    local = pl.coalesce(*(text.str.to_datetime(each, time_unit="us", strict=False) for each in ISO_FORMATS[:2]),
-                        text.str.to_date(ISO_FORMATS[2], strict=False).cast(pl.Datetime("us")))  # fmt: skip
-    return aware.dt.convert_time_zone("UTC"), local
+        timed = any(letter in time.format for letter in TIME_LETTERS)
+        parsed = text.str.to_datetime(time.format, time_unit="us", strict=False) if timed else no_local
+        aware = parsed.dt.convert_time_zone("UTC") if "%z" in time.format else nothing
+        local = no_local if "%z" in time.format else parsed
+        dates = no_date if timed else text.str.to_date(time.format, strict=False)
+    else:
+        text = text.str.replace(r"^(\S+) ", "${1}T").str.replace(r"[zZ]$", "+00:00")
+        with_offset = pl.when(text.str.contains(ISO_AWARE)).then(text)
+        seconds = with_offset.str.replace(r"T(\d{2}:\d{2})([+-]\d{2}:?\d{2})$", "T${1}:00${2}")
+        aware = seconds.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="us", strict=False).dt.convert_time_zone("UTC")
+        local = pl.coalesce(*(text.str.to_datetime(each, time_unit="us", strict=False) for each in ISO_FORMATS[:2]))
+        dates = text.str.to_date(ISO_FORMATS[2], strict=False)
+    if time.time_of_day_s is None:
+        return aware, local, dates.is_not_null() & local.is_null() & aware.is_null()
+    placed = dates.cast(pl.Datetime("us")) + pl.duration(seconds=time.time_of_day_s)
+    return nothing, placed, pl.coalesce(aware.dt.replace_time_zone(None), local).is_not_null()
 
 
 def _to_utc(local: pl.Expr, zone: str) -> pl.Expr:

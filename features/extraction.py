@@ -12,6 +12,7 @@ from features.errors import MappingError, explain
 from features.expressions import MAX_WHOLE, NO_REASON, Reading, match_rows, naive_rows, read_text, read_time, read_whole
 from features.layout import MAX_FUTURE_S, US_PER_S
 from features.mapping import Condition, Delay, EventBlock, Mapping, ProfileBlock, TimeValue, Value
+from features.side_files import UNJOINED, JoinedFile, join_sides
 from features.source_files import ROW, SourceFile
 
 REASON = "=reason"
@@ -23,14 +24,15 @@ class Extracted:
     """What one file gave.
 
     ``events`` holds a frame for each entity (columns of the event schema without those that the log stamps, and the row
-    number), ``profiles`` one for each profile, ``bad`` (row, entity, reason, content) and ``filtered`` the number of
-    rows that no block asked for.
+    number), ``profiles`` one for each profile, ``bad`` (row, entity, reason, content), ``filtered`` the number of rows
+    that no block asked for and ``sides`` the SHA-256 of every side file that was joined.
     """
 
     events: dict[str, pl.DataFrame]
     profiles: dict[str, pl.DataFrame]
     bad: pl.DataFrame
     filtered: int
+    sides: tuple[str, ...] = ()
 
 
 def extract(source: SourceFile, mapping: Mapping, catalog: Catalog) -> Extracted:
@@ -40,34 +42,43 @@ def extract(source: SourceFile, mapping: Mapping, catalog: Catalog) -> Extracted
         MappingError: the mapping names a column that the file lacks or whose type cannot serve, or the file's times
             have no zone and the mapping states none.
     """
-    _check_file(source, mapping)
+    blocks = [block for block in mapping.blocks if block.file in ("", source.path.name)]
+    if not blocks:
+        files = ", ".join(dict.fromkeys(block.file for block in mapping.blocks))
+        raise MappingError(explain("mapping does not read this file", which=str(source.path), expected=f"one of {files}",
+                                   got=source.path.name, next_step="pass a file that the mapping names"))  # fmt: skip
+    joined = {joins: join_sides(source, joins) for joins in dict.fromkeys(block.join for block in blocks)}
     asked = pl.Series([False]).new_from_index(0, source.frame.height)
     events: dict[str, list[pl.DataFrame]] = {}
     profiles: dict[str, list[pl.DataFrame]] = {}
     bad: list[pl.DataFrame] = []
-    for block in mapping.events:
-        rows, matched = _matching(source, mapping, block.where)
+    for block in blocks:
+        file = joined[block.join]
+        _check_file(file, block, mapping)
+        rows, matched = _matching(file, mapping, block.where)
         asked |= matched
-        good, refused = _events_of(rows, source, block, mapping, catalog)
-        events.setdefault(block.entity, []).append(good)
-        bad.append(refused.with_columns(entity=pl.lit(block.entity)))
-    for profile in mapping.profiles:
-        rows, matched = _matching(source, mapping, profile.where)
-        asked |= matched
-        good, refused = _profile_rows_of(rows, source, profile, mapping, catalog)
-        profiles.setdefault(profile.profile, []).append(good)
-        bad.append(refused.with_columns(entity=pl.lit(catalog.profile(profile.profile).entity)))
+        if isinstance(block, EventBlock):
+            entity = block.entity
+            good, refused = _events_of(rows, file, block, mapping, catalog)
+            events.setdefault(entity, []).append(good)
+        else:
+            entity = catalog.profile(block.profile).entity
+            good, refused = _profile_rows_of(rows, file, block, mapping, catalog)
+            profiles.setdefault(block.profile, []).append(good)
+        bad.append(refused.with_columns(entity=pl.lit(entity)))
     return Extracted(
         events={entity: pl.concat(frames).sort(ROW, maintain_order=True) for entity, frames in events.items()},
         profiles={name: pl.concat(frames) for name, frames in profiles.items()},
         bad=_with_content(pl.concat(bad), source),
         filtered=source.frame.height - int(asked.sum()),
+        sides=tuple(dict.fromkeys(sha256 for file in joined.values() for sha256 in file.sides)),
     )
 
 
-def _check_file(source: SourceFile, mapping: Mapping) -> None:
-    schema, present = source.frame.schema, source.frame.columns[1:]
-    for column in mapping.columns():
+def _check_file(source: JoinedFile, block: EventBlock | ProfileBlock, mapping: Mapping) -> None:
+    schema, present = source.frame.schema, source.columns
+    conditions = [column for condition in mapping.where for column in condition.columns()]
+    for column in (*conditions, *block.columns()):
         if column not in present:
             raise MappingError(
                 explain("column is not in the file", which=f"{column!r} of mapping {mapping.name}",
@@ -76,9 +87,7 @@ def _check_file(source: SourceFile, mapping: Mapping) -> None:
             )  # fmt: skip
     if mapping.time_zone:
         return
-    times = [time for block in mapping.events for time in (block.event_time, block.ingest_time)]
-    times += [time for block in mapping.profiles for time in (block.valid_from, block.created_time)]
-    for time in dict.fromkeys(time for time in times if isinstance(time, TimeValue)):
+    for time in dict.fromkeys(time for time in block.times if isinstance(time, TimeValue)):
         naive = naive_rows(time, schema)
         if source.frame.select(naive.any()).item():
             example = source.frame.filter(naive)[time.column][0]
@@ -89,18 +98,24 @@ def _check_file(source: SourceFile, mapping: Mapping) -> None:
             )  # fmt: skip
 
 
-def _matching(source: SourceFile, mapping: Mapping, where: tuple[Condition, ...]) -> tuple[pl.DataFrame, pl.Series]:
-    """(rows to read with ``REASON`` for those whose condition cannot be told, mask of them all)."""
-    verdict = source.frame.select(match_rows((*mapping.where, *where), source.frame.schema).alias("match").cast(pl.Boolean))
-    if verdict.height != source.frame.height:  # no condition at all: one literal
-        verdict = verdict.select(pl.col("match").repeat_by(source.frame.height).list.explode())
+def _matching(source: JoinedFile, mapping: Mapping, where: tuple[Condition, ...]) -> tuple[pl.DataFrame, pl.Series]:
+    """(rows to read with ``REASON`` for those that cannot be joined or told, mask of them all).
+
+    A row without side row is asked for if it meets the conditions on its own columns.
+    """
+    frame, conditions = source.frame, (*mapping.where, *where)
+    own = tuple(each for each in conditions if not source.added & set(each.columns()))
+    added = tuple(each for each in conditions if source.added & set(each.columns()))
+    unjoined = pl.col(UNJOINED).is_not_null()
+    match = match_rows(own, frame.schema) & (unjoined | match_rows(added, frame.schema))
+    verdict = frame.select(pl.col(UNJOINED), match.alias("match").cast(pl.Boolean))
     matched = verdict["match"].fill_null(True)
     unclear = pl.when(verdict["match"].is_null()).then(pl.lit("a number that 'where' asks for cannot be read"))
-    return source.frame.with_columns(unclear.alias(REASON)).filter(matched), matched
+    return frame.with_columns(pl.coalesce(unclear, pl.col(UNJOINED)).alias(REASON)).filter(matched), matched
 
 
 def _events_of(
-    rows: pl.DataFrame, source: SourceFile, block: EventBlock, mapping: Mapping, catalog: Catalog
+    rows: pl.DataFrame, source: JoinedFile, block: EventBlock, mapping: Mapping, catalog: Catalog
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(events, refused rows with their reasons) of one block."""
     readings = _read_block(source, block, mapping, catalog)
@@ -125,7 +140,7 @@ def _events_of(
     return good.filter(~ahead).select(order), pl.concat([refused, future])
 
 
-def _read_block(source: SourceFile, block: EventBlock, mapping: Mapping, catalog: Catalog) -> dict[str, Reading]:
+def _read_block(source: JoinedFile, block: EventBlock, mapping: Mapping, catalog: Catalog) -> dict[str, Reading]:
     """Readings of every column of an event, in the order in which reasons are looked for."""
     schema, zone = source.frame.schema, mapping.time_zone
     kinds = [kind for kind in catalog.event_types if kind.entity == block.entity]
@@ -195,7 +210,7 @@ def _aggregate(name: str, value: Value | TimeValue) -> pl.Expr:
 
 
 def _profile_rows_of(
-    rows: pl.DataFrame, source: SourceFile, block: ProfileBlock, mapping: Mapping, catalog: Catalog
+    rows: pl.DataFrame, source: JoinedFile, block: ProfileBlock, mapping: Mapping, catalog: Catalog
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(profile rows, refused rows with their reasons) of one block."""
     schema, zone, mapped = source.frame.schema, mapping.time_zone, dict(block.fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -49,6 +50,9 @@ class Import:
     late: bool = False
 
 
+Files = list[tuple[SourceFile, Extracted]]
+
+
 @dataclass(frozen=True)
 class _Append:
     """Rows of one table that are checked and wait to be written."""
@@ -76,7 +80,7 @@ def import_files(task: Import, paths: Iterable[Path]) -> Report:
     return import_sources(task, [(source, extract(source, task.mapping, task.catalog)) for source in map(read_source, paths)])
 
 
-def import_sources(task: Import, extracted: list[tuple[SourceFile, Extracted]]) -> Report:
+def import_sources(task: Import, extracted: Files) -> Report:
     """Write what the files gave, in one commit a table: dead letters, then profiles, then logs.
 
     Every commit records the files' hashes, so that a run that ended between two tables is completed by the next one,
@@ -104,16 +108,27 @@ def _folders(task: Import) -> list[Path]:
     return sorted({task.workspace.dead_letters} | profiles | logs)
 
 
-def _pending(table: DeltaTable | None, names: dict[str, str], version: int, path: Path) -> dict[str, str]:
-    """Of content hash -> recorded name, those that the table has not recorded."""
-    return {sha256: name for sha256, name in names.items() if not delta.has_applied(table, name, version, path)}
+def _versions(task: Import, files: Files, name: str) -> dict[str, tuple[str, int]]:
+    """Of content hash -> (recorded name, version): the mapping's digest, and what the side files held if it joins any."""
+    versions = {}
+    for source, found in files:
+        version = task.mapping.digest
+        if found.sides:
+            digest = hashlib.sha256(f"{version:x}{''.join(found.sides)}".encode()).digest()
+            version = int.from_bytes(digest[:8], "big") >> 2
+        versions[source.sha256] = (name.format(sha256=source.sha256, version=version), version)
+    return versions
 
 
-def _plan_dead_letters(task: Import, files: list[tuple[SourceFile, Extracted]]) -> list[_Append]:
-    path, version = task.workspace.dead_letters, task.mapping.digest
+def _pending(table: DeltaTable | None, versions: dict[str, tuple[str, int]], path: Path) -> dict[str, tuple[str, int]]:
+    """Those of ``versions`` that the table has not recorded."""
+    return {sha256: entry for sha256, entry in versions.items() if not delta.has_applied(table, *entry, path)}
+
+
+def _plan_dead_letters(task: Import, files: Files) -> list[_Append]:
+    path = task.workspace.dead_letters
     # Files of several mappings share this table, so the mapping is part of the recorded name.
-    names = {source.sha256: f"import:{source.sha256}:{version:x}" for source, _ in files}
-    pending = _pending(delta.open_table(path), names, version, path)
+    pending = _pending(delta.open_table(path), _versions(task, files, "import:{sha256}:{version:x}"), path)
     frames = [
         found.bad.select(pl.lit(str(source.path)).alias("source"), "row", "entity", "reason", "content",
                          pl.lit(task.now_us).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias("recorded_at"))
@@ -121,38 +136,37 @@ def _plan_dead_letters(task: Import, files: list[tuple[SourceFile, Extracted]]) 
     ]  # fmt: skip
     if not frames:
         return []
-    rows = _to_arrow(pl.concat(frames), DEAD_LETTER)
-    return [_Append("dead_letters", "dead_letters", rows, dict.fromkeys(pending.values(), version))]
+    return [_Append("dead_letters", "dead_letters", _to_arrow(pl.concat(frames), DEAD_LETTER), dict(pending.values()))]
 
 
-def _plan_profiles(task: Import, files: list[tuple[SourceFile, Extracted]]) -> list[_Append]:
+def _plan_profiles(task: Import, files: Files) -> list[_Append]:
     planned = []
     for name in sorted({block.profile for block in task.mapping.profiles}):
         stored = open_profile(task.workspace, task.catalog, name)
-        names = {source.sha256: f"import:{source.sha256}" for source, _ in files}
-        pending = _pending(stored, names, task.mapping.digest, task.workspace.profile(name))
-        if pending:
-            frames = [found.profiles[name] for source, found in files if source.sha256 in pending]
+        pending = _pending(stored, _versions(task, files, "import:{sha256}"), task.workspace.profile(name))
+        frames = [found.profiles[name] for source, found in files if source.sha256 in pending and name in found.profiles]
+        if frames:
             rows = check_profiles(task.catalog, name, pl.concat(frames).to_arrow(compat_level=pl.CompatLevel.oldest()))
-            planned.append(_Append("profile", name, rows, dict.fromkeys(pending.values(), task.mapping.digest)))
+            planned.append(_Append("profile", name, rows, dict(pending.values())))
     return planned
 
 
-def _plan_events(task: Import, files: list[tuple[SourceFile, Extracted]]) -> list[_Append]:
+def _plan_events(task: Import, files: Files) -> list[_Append]:
     planned = []
     for entity in sorted({block.entity for block in task.mapping.events}):
         log = open_log(task.workspace, task.catalog, entity)
-        names = {source.sha256: f"import:{source.sha256}" for source, _ in files}
-        pending = _pending(log, names, task.mapping.digest, task.workspace.events(entity))
-        if pending:
-            frames = [found.events[entity].drop(ROW) for source, found in files if source.sha256 in pending]
+        pending = _pending(log, _versions(task, files, "import:{sha256}"), task.workspace.events(entity))
+        frames = [
+            found.events[entity].drop(ROW) for source, found in files if source.sha256 in pending and entity in found.events
+        ]
+        if frames:
             table = pl.concat(frames).to_arrow(compat_level=pl.CompatLevel.oldest())
             stamped = stamp_events(task.workspace, task.catalog, entity, table, late=task.late)
-            planned.append(_Append("events", entity, stamped, dict.fromkeys(pending.values(), task.mapping.digest)))
+            planned.append(_Append("events", entity, stamped, dict(pending.values())))
     return planned
 
 
-def _report(task: Import, files: list[tuple[SourceFile, Extracted]], appends: list[_Append]) -> Report:
+def _report(task: Import, files: Files, appends: list[_Append]) -> Report:
     touched = {name.split(":")[1] for planned in appends for name in planned.sources}
     report = Report(files=len(touched), files_already_there=len(files) - len(touched))
     for source, found in files:

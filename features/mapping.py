@@ -41,12 +41,18 @@ class Value:
 
 @dataclass(frozen=True)
 class TimeValue:
-    """A time: a column of times, of text (ISO 8601, or ``format`` in strftime's letters) or of integers since 1970."""
+    """A time: a column of times, of text (ISO 8601, or ``format`` in strftime's letters) or of integers since 1970.
 
-    column: str
+    A column of dates needs ``time_of_day_s``, seconds from midnight in the mapping's time zone: a date alone does not say
+    what was known when. Without a column, ``constant_us`` is the one time of all rows, in UTC microseconds.
+    """
+
+    column: str = ""
     epoch: Epoch = ""
     format: str = ""
     aggregate: Aggregate = ""
+    time_of_day_s: int | None = None
+    constant_us: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,22 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Join:
+    """Adds the columns of a side file, which lies in the folder of the imported file, by one column that both have.
+
+    The side file has one row a key. A row whose key it lacks is bad.
+    """
+
+    file: str
+    on: str
+
+
+@dataclass(frozen=True)
 class EventBlock:
     """How rows become events. ``event_type`` is a constant, or a column whose texts name event types of ``entity``.
 
     ``event_id`` None stands for file hash, row and event type. With ``group_by``, all rows that are equal in those
-    columns make one event; every other column then needs an aggregate.
+    columns make one event; every other column then needs an aggregate. With ``file``, only files of that name are read.
     """
 
     entity: str
@@ -91,6 +108,21 @@ class EventBlock:
     where: tuple[Condition, ...] = ()
     group_by: tuple[str, ...] = ()
     attributes: tuple[tuple[str, Value], ...] = ()
+    file: str = ""
+    join: tuple[Join, ...] = ()
+
+    @property
+    def times(self) -> tuple[TimeValue | Delay, ...]:
+        """Event time, ingest time."""
+        return self.event_time, self.ingest_time
+
+    def columns(self) -> Iterator[str]:
+        """Every column that the file must have once it is joined, repeats included."""
+        yield from self.group_by
+        for value in (self.event_type, self.entity_id, self.region, *(value for _, value in self.attributes)):
+            yield from value.columns
+        yield from self.event_id.columns if self.event_id else ()
+        yield from _columns(self.where, *self.times)
 
 
 @dataclass(frozen=True)
@@ -104,6 +136,19 @@ class ProfileBlock:
     where: tuple[Condition, ...] = ()
     fields: tuple[tuple[str, Value], ...] = ()
     collapse: bool = False
+    file: str = ""
+    join: tuple[Join, ...] = ()
+
+    @property
+    def times(self) -> tuple[TimeValue | Delay, ...]:
+        """Valid from, created time."""
+        return self.valid_from, self.created_time
+
+    def columns(self) -> Iterator[str]:
+        """Every column that the file must have once it is joined, repeats included."""
+        for value in (self.entity_id, *(value for _, value in self.fields)):
+            yield from value.columns
+        yield from _columns(self.where, *self.times)
 
 
 @dataclass(frozen=True)
@@ -124,25 +169,15 @@ class Mapping:
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 2
 
-    def columns(self) -> Iterator[str]:
-        """Every column that the file must have, repeats included."""
-        for condition in self.where:
-            yield from condition.columns()
-        for block in self.events:
-            yield from block.group_by
-            for value in (block.event_type, block.entity_id, block.region, *(value for _, value in block.attributes)):
-                yield from value.columns
-            yield from block.event_id.columns if block.event_id else ()
-            yield from _block_columns(block.where, block.event_time, block.ingest_time)
-        for profile in self.profiles:
-            for value in (profile.entity_id, *(value for _, value in profile.fields)):
-                yield from value.columns
-            yield from _block_columns(profile.where, profile.valid_from, profile.created_time)
+    @property
+    def blocks(self) -> tuple[EventBlock | ProfileBlock, ...]:
+        """Event blocks, then profile blocks."""
+        return (*self.events, *self.profiles)
 
 
-def _block_columns(where: tuple[Condition, ...], *times: TimeValue | Delay) -> Iterator[str]:
+def _columns(where: tuple[Condition, ...], *times: TimeValue | Delay) -> Iterator[str]:
     for condition in where:
         yield from condition.columns()
     for time in times:
-        if isinstance(time, TimeValue):
+        if isinstance(time, TimeValue) and time.column:
             yield time.column

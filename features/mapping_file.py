@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -19,6 +19,7 @@ from features.mapping_values import (
     check_keys,
     check_strings,
     parse_conditions,
+    parse_joins,
     parse_time,
     parse_time_or_delay,
     parse_value,
@@ -27,9 +28,9 @@ from features.mapping_values import (
 
 SHIPPED: Final = Path(__file__).parent / "mappings"
 
-DEFAULTS: Final = ("entity_id", "event_id", "event_time", "ingest_time", "region", "group_by")
-EVENT_KEYS: Final = (*DEFAULTS, "type", "entity", "where", "attributes")
-PROFILE_KEYS: Final = ("name", "entity_id", "valid_from", "created_time", "where", "fields", "collapse")
+DEFAULTS: Final = ("entity_id", "event_id", "event_time", "ingest_time", "region", "group_by", "join")
+EVENT_KEYS: Final = (*DEFAULTS, "type", "entity", "where", "attributes", "file")
+PROFILE_KEYS: Final = ("name", "entity_id", "valid_from", "created_time", "where", "fields", "collapse", "file", "join")
 
 
 def mapping_path(name_or_path: str) -> Path:
@@ -50,7 +51,7 @@ def mapping_path(name_or_path: str) -> Path:
 def read_document(path: Path) -> dict[str, Any]:
     """The mapping's YAML as it stands, before any check against a catalog; its ``catalog`` key names that catalog."""
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise refused(path.name, "valid YAML in UTF-8, every key once", str(error)) from error
     check_keys(document, ("catalog", "time_zone", "where", "events", "profiles", *DEFAULTS), path.name)
@@ -110,6 +111,8 @@ def _event_block(block: object, defaults: dict[str, Any], catalog: Catalog, whic
         where=parse_conditions(entries.get("where"), f"{which}.where"),
         group_by=tuple(check_strings(entries.get("group_by", []), f"{which}.group_by")),
         attributes=_attributes(entries.get("attributes", {}), event_type, entity, catalog, which),
+        file=_file(entries, which),
+        join=parse_joins(entries.get("join"), f"{which}.join"),
     )
     return _grouped(parsed, which)
 
@@ -160,7 +163,7 @@ def _grouped(block: EventBlock, which: str) -> EventBlock:
         settled[name] = value
         if not isinstance(value, Value | TimeValue):
             continue
-        columns = value.columns if isinstance(value, Value) else (value.column,)
+        columns = value.columns if isinstance(value, Value) else (value.column,) if value.column else ()
         if not block.group_by:
             check(not value.aggregate, f"{which}.{name}", "no aggregate without group_by", value.aggregate)
         elif columns and not value.aggregate:
@@ -198,11 +201,27 @@ def _profile_block(block: object, catalog: Catalog, which: str) -> ProfileBlock:
         where=parse_conditions(entries.get("where"), f"{which}.where"),
         fields=tuple(fields),
         collapse=collapse,
+        file=_file(entries, which),
+        join=parse_joins(entries.get("join"), f"{which}.join"),
     )
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's own rule, which PyYAML does not hold: a key stands once."""
+def _file(entries: dict[str, Any], which: str) -> str:
+    name = entries.get("file", "")
+    check(isinstance(name, str), f"{which}.file", "the name of a file", repr(name))
+    return str(name)
+
+
+class _Loader(yaml.SafeLoader):
+    """Two of YAML 1.2's rules that PyYAML does not hold: a key stands once, and only true and false are booleans.
+
+    Else the key ``on`` would be the boolean true.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {
+        letter: [entry for entry in resolvers if letter in "tTfF" or entry[0] != "tag:yaml.org,2002:bool"]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final, cast
 
 from features.errors import MappingError, explain
-from features.mapping import HALF_AWAY, Aggregate, Condition, Delay, Epoch, Scalar, TimeValue, Value
+from features.layout import HOUR_S, MINUTE_S
+from features.mapping import HALF_AWAY, Aggregate, Condition, Delay, Epoch, Join, Scalar, TimeValue, Value
 
 VALUE_KEYS: Final = (
     "column", "constant", "product", "sum", "min", "max", "first", "scale", "round", "values", "prefix", "optional",
@@ -59,17 +61,58 @@ def parse_value(spec: object, which: str) -> Value:
 
 
 def parse_time(spec: object, which: str) -> TimeValue:
-    """A column's name, or a column with epoch, format or aggregate."""
+    """A column's name; a column with epoch, format, time of day or aggregate; or a constant."""
     if isinstance(spec, str):
         return TimeValue(spec)
-    entries = check_keys(spec, ("column", "epoch", "format", "min", "max", "first"), which)
-    aggregate = [key for key in ("min", "max", "first") if key in entries]
-    check(len(aggregate) + ("column" in entries) == 1, which, "one of column, min, max, first", ", ".join(entries))
-    if aggregate:
-        return replace(parse_time(entries[aggregate[0]], which), aggregate=cast("Aggregate", aggregate[0]))
+    entries = check_keys(spec, ("column", "constant", "epoch", "format", "time_of_day", "min", "max", "first"), which)
+    source = [key for key in ("column", "constant", "min", "max", "first") if key in entries]
+    check(len(source) == 1, which, "one of column, constant, min, max, first", ", ".join(entries))
+    if source[0] == "constant":
+        check(len(entries) == 1, which, "a constant and nothing beside it", repr(spec))
+        return TimeValue(constant_us=_constant_us(entries["constant"], f"{which}.constant"))
+    if source[0] != "column":
+        return replace(parse_time(entries[source[0]], which), aggregate=cast("Aggregate", source[0]))
     check(entries.get("epoch", "") in ("", "s", "ms", "us"), f"{which}.epoch", "s, ms or us", repr(entries.get("epoch")))
     column, form = check_strings([entries["column"], entries.get("format", "")], which)
-    return TimeValue(column, cast("Epoch", entries.get("epoch", "")), form)
+    time_of_day_s = _seconds_of_day(entries["time_of_day"], f"{which}.time_of_day") if "time_of_day" in entries else None
+    check(not entries.get("epoch") or time_of_day_s is None, which, "a date where a time of day is stated", "an epoch")
+    return TimeValue(column, cast("Epoch", entries.get("epoch", "")), form, time_of_day_s=time_of_day_s)
+
+
+def _seconds_of_day(text: object, which: str) -> int:
+    """YAML reads 12:00 without quotes as the number 720, so only a text is taken."""
+    expected = "a quoted text such as '12:00' or '23:59:59'"
+    try:
+        time = dt.time.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError as error:
+        raise refused(which, expected, repr(text)) from error
+    if time is None or time.tzinfo is not None or time.microsecond:
+        raise refused(which, expected, repr(text))
+    return time.hour * HOUR_S + time.minute * MINUTE_S + time.second
+
+
+def _constant_us(moment: object, which: str) -> int:
+    expected = "a quoted time with its zone, such as '2017-01-01T00:00:00Z'"
+    try:
+        parsed = dt.datetime.fromisoformat(moment) if isinstance(moment, str) else None
+    except ValueError as error:
+        raise refused(which, expected, repr(moment)) from error
+    if parsed is None or parsed.tzinfo is None:
+        raise refused(which, expected, repr(moment))
+    return (parsed - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+
+
+def parse_joins(spec: object, which: str) -> tuple[Join, ...]:
+    """A list of side files, each with the column that it shares with the imported file."""
+    entries = [] if spec is None else spec
+    check(isinstance(entries, list), which, "a list of side files", repr(spec))
+    joins = []
+    for row, entry in enumerate(cast("list[object]", entries)):
+        keys = check_keys(entry, ("file", "on"), f"{which}[{row}]")
+        names = [keys.get("file"), keys.get("on")]
+        check(all(isinstance(name, str) and name for name in names), f"{which}[{row}]", "texts for file and on", repr(entry))
+        joins.append(Join(*cast("list[str]", names)))
+    return tuple(joins)
 
 
 def parse_time_or_delay(spec: object, which: str) -> TimeValue | Delay:

@@ -56,8 +56,8 @@ def test_comments_and_order_do_not_change_what_a_mapping_means_but_a_delay_does(
         ("{items: quantity}", "{colour: quantity}",
          "m.yaml: events[0].attributes; expected keys among amount_cents, items, lines; got colour; next: correct the mapping"),
         ("    where:", "    filter:",
-         "m.yaml: events[0]; expected keys among entity_id, event_id, event_time, ingest_time, region, group_by, type, entity, "
-         "where, attributes; got filter; next: correct the mapping"),
+         "m.yaml: events[0]; expected keys among entity_id, event_id, event_time, ingest_time, region, group_by, join, type, "
+         "entity, where, attributes, file; got filter; next: correct the mapping"),
         ("event_time: at\n", "",
          "m.yaml: events[0]; expected the key 'event_time'; got no such key; next: correct the mapping"),
         ("{delay_s: 60}", "{delay_s: soon}",
@@ -75,6 +75,17 @@ def test_comments_and_order_do_not_change_what_a_mapping_means_but_a_delay_does(
          "m.yaml: events[0].event_time; expected one of sum, min, max, first for a column outside group_by; got at; next: "
          "correct "
          "the mapping"),
+        ("event_time: at", "event_time: {column: at, time_of_day: 12:00}", # without quotes YAML reads 720
+         "m.yaml: events[0].event_time.time_of_day; expected a quoted text such as '12:00' or '23:59:59'; got 720; next: "
+         "correct the mapping"),
+        ("event_time: at", "event_time: {constant: '2017-01-01'}",
+         "m.yaml: events[0].event_time.constant; expected a quoted time with its zone, such as '2017-01-01T00:00:00Z'; got "
+         "'2017-01-01'; next: correct the mapping"),
+        ("event_time: at", "event_time: {column: at, epoch: s, time_of_day: '12:00'}",
+         "m.yaml: events[0].event_time; expected a date where a time of day is stated; got an epoch; next: "
+         "correct the mapping"),
+        ("entity_id: customer", "entity_id: customer\njoin: [{file: side.csv}]",
+         "m.yaml: events[0].join[0]; expected texts for file and on; got {'file': 'side.csv'}; next: correct the mapping"),
         ("{items: quantity}", "{items: {column: quantity, round: up}}",
          "m.yaml: events[0].attributes.items.round; expected half_away_from_zero; got 'up'; next: correct the mapping"),
     ],
