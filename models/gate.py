@@ -172,7 +172,7 @@ def _promote(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
 
 def _is_large(part: Mapping[str, Any], gate: Gate) -> bool:
     fewest = min(part["positives"], part["rows"] - part["positives"])
-    return part["rows"] >= gate.least_slice_rows and fewest >= max(gate.least_slice_positives, 1)
+    return bool(part["rows"] >= gate.least_slice_rows and fewest >= max(gate.least_slice_positives, 1))
 
 
 def _cold(evaluation: Evaluation) -> Mapping[str, Any]:

@@ -49,7 +49,7 @@ def measure_importance(
     weights = bootstrap.draw_weights(np.arange(len(label)), RESAMPLES, seed=seed)
     whole = score(transformed)
     auc, log_loss = bootstrap.auc(label, whole, weights), bootstrap.log_loss(label, whole, weights)
-    found = []
+    found: list[Evaluation] = []
     for name in dict.fromkeys(groups):
         columns = np.flatnonzero(np.array(groups) == name)
         shuffled = [score(_shuffle(transformed, columns, rng)) for _ in range(REPEATS)]
