@@ -1,19 +1,17 @@
 """The embedded online store: one LMDB environment for each shard of one view version.
 
-An environment holds three databases: ``states`` and ``profiles`` by entity id, and ``meta`` with the store's identity
-and the shard's position. Reading maps the file, so any number of server processes share one copy in memory beside the
-one process that writes. LMDB allows one open store per folder and process.
+An environment holds four databases: ``states`` and ``profiles`` by entity id, ``changes`` with the names of the
+entities that the newest commits changed, and ``meta`` with the store's identity and the shard's position. Reading maps
+the file, so any number of server processes share one copy in memory beside the one process that writes. LMDB allows one
+open store per folder and process.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import struct
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -22,31 +20,26 @@ from zlib import crc32
 import lmdb
 import orjson
 
-from features import layout
-from features.errors import StoreError, StoreUnavailable, explain
-from features.online.store import Lookup, Watermark, check_position, encode_entity_id
-from features.partitions import PARTITION_HASH
+from features.errors import StoreError, explain
+from features.online.lmdb_files import Shard, cover_pages, create_files, open_shard, translate
+from features.online.records import (
+    check_position,
+    check_states,
+    collect_changes,
+    encode_entity_ids,
+    group_by_shard,
+    identify,
+    keyed_values,
+    pack_watermark,
+    unpack_watermark,
+)
+from features.online.store import CHANGELOG_COMMITS, NO_OFFSET, ChangeCursor, Changes, Lookup, OnlineStore, Watermark
 
-STORE_FORMAT: Final = 1
-MAX_SHARD_BYTES: Final = 16 << 30
-"""Limit of one shard's file. It is mapped at once, which costs address space alone; the file grows as it is filled."""
-
-MAX_READERS: Final = 512
-IDENTITY_KEY: Final = b"identity"
 WATERMARK_KEY: Final = b"watermark"
-WATERMARK_RECORD: Final = struct.Struct("<qqqq")
+CHANGE_KEY: Final = struct.Struct(">QQ")
+"""Key of a changelog entry, in the order of its commits: log offset + 1, number among the commits of that offset."""
 BATCH_FROM: Final = 4
 """From this many ids on, one cursor call for each database is faster than one read for each id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """One open environment with its databases."""
-
-    environment: lmdb.Environment
-    states: Any
-    profiles: Any
-    meta: Any
 
 
 class LmdbStore:
@@ -77,54 +70,60 @@ class LmdbStore:
             StoreError: there is no store, it is damaged, or it belongs to another version, view or partitioning.
             StoreUnavailable: the files cannot be opened now, for example because this process has them open already.
         """
-        identity = _identity(view_key, view_hash, partitions)
+        identity = identify(view_key, view_hash, partitions)
         if not path.exists():
             if not create or readonly:
                 raise StoreError(
                     explain("online store does not exist", which=str(path), expected=f"files of view {view_key}",
                             got="no such folder", next_step="run `plumb features materialize`")
                 )  # fmt: skip
-            _create(path, identity)
+            create_files(path, identity, partitions)
         with ExitStack() as opened:
-            shards = tuple(_open_shard(path, index, identity, readonly, opened) for index in range(partitions))
+            shards = tuple(open_shard(path, index, identity, readonly, opened) for index in range(partitions))
             opened.pop_all()
         return cls(path, view_key, view_hash, shards)
 
-    def get_many(self, entity_ids: Sequence[str]) -> Lookup:
-        keys = [encode_entity_id(entity_id) for entity_id in entity_ids]
+    def get_many(self, entity_ids: Sequence[str], *, profiles: bool = True) -> Lookup:
+        keys = encode_entity_ids(entity_ids)
         partitions = self.partitions
         placed = [crc32(key) % partitions for key in keys]
         keys_of: dict[int, list[bytes]] = {}
         for key, shard in zip(keys, placed, strict=True):
             keys_of.setdefault(shard, []).append(key)
         states: dict[bytes, bytes] = {}
-        profiles: dict[bytes, bytes] = {}
+        found: dict[bytes, bytes] | None = {} if profiles else None
         watermarks: dict[int, Watermark] = {}
         try:
             for shard, wanted in keys_of.items():
-                watermarks[shard] = _read_shard(self._shards[shard], wanted, states, profiles)
+                watermarks[shard] = _read_shard(self._shards[shard], wanted, states, found)
         except lmdb.Error as error:
-            raise _translate(error, self.path) from error
-        return Lookup([states.get(key, b"") for key in keys], [profiles.get(key) for key in keys], placed, watermarks)
+            raise translate(error, self.path) from error
+        nothing: list[None] = [None] * len(keys)
+        return Lookup(
+            states=[states.get(key, b"") for key in keys],
+            profiles=[found.get(key) for key in keys] if found is not None else list(nothing),
+            shards=placed,
+            watermarks=watermarks,
+            degraded=list(nothing),
+        )
+
+    def get_views(self, wanted: Sequence[tuple[OnlineStore, Sequence[str]]]) -> list[Lookup]:
+        return [store.get_many(entity_ids) for store, entity_ids in wanted]
 
     def watermark(self, shard: int) -> Watermark:
         entry = self._shards[shard]
         try:
             with entry.environment.begin(db=entry.meta) as transaction:
-                return _watermark_of(transaction.get(WATERMARK_KEY))
+                return unpack_watermark(transaction.get(WATERMARK_KEY))
         except lmdb.Error as error:
-            raise _translate(error, self.path) from error
+            raise translate(error, self.path) from error
 
     def claim(self, shard: int) -> Watermark:
         entry = self._shards[shard]
-        try:
-            with entry.environment.begin(write=True, db=entry.meta) as transaction:
-                stored = _watermark_of(transaction.get(WATERMARK_KEY))
-                claimed = replace(stored, epoch=stored.epoch + 1)
-                transaction.put(WATERMARK_KEY, _pack(claimed))
-            _cover_pages(entry.environment)
-        except lmdb.Error as error:
-            raise _translate(error, self.path) from error
+        with self._writing(entry) as transaction:
+            stored = unpack_watermark(transaction.get(WATERMARK_KEY, db=entry.meta))
+            claimed = replace(stored, epoch=stored.epoch + 1)
+            transaction.put(WATERMARK_KEY, pack_watermark(claimed), db=entry.meta)
         return claimed
 
     def commit(
@@ -137,19 +136,48 @@ class LmdbStore:
         expected_previous: int,
     ) -> None:
         which = f"shard {shard} of {self.view_key} in {self.path}"
-        new_states, new_profiles = self._keyed(shard, states), self._keyed(shard, profiles)
-        _check_states(new_states, which)
+        # In key order: sequential inserts fill LMDB's pages.
+        new_states, new_profiles = (keyed_values(shard, self.partitions, values) for values in (states, profiles))
+        check_states(new_states, which)
+        entry = self._shards[shard]
+        with self._writing(entry) as transaction:
+            stored = unpack_watermark(transaction.get(WATERMARK_KEY, db=entry.meta))
+            check_position(stored, watermark, expected_previous, which)
+            _replace(transaction, entry.states, new_states)
+            _replace(transaction, entry.profiles, new_profiles)
+            filling = max(stored.filling_to, watermark.filling_to) != NO_OFFSET
+            if filling or states or profiles:
+                _log_change(transaction, entry, watermark.log_offset, None if filling else {*states, *profiles})
+            transaction.put(WATERMARK_KEY, pack_watermark(watermark), db=entry.meta)
+
+    def changes(self, shard: int, after: ChangeCursor | None = None) -> Changes:
         entry = self._shards[shard]
         try:
-            with entry.environment.begin(write=True) as transaction:
-                stored = _watermark_of(transaction.get(WATERMARK_KEY, db=entry.meta))
-                check_position(stored, watermark, expected_previous, which)
-                _replace(transaction, entry.states, new_states)
-                _replace(transaction, entry.profiles, new_profiles)
-                transaction.put(WATERMARK_KEY, _pack(watermark), db=entry.meta)
-            _cover_pages(entry.environment)
+            with entry.environment.begin(db=entry.changes) as transaction:
+                cursor = transaction.cursor()
+                if after is None:
+                    return Changes((), _cursor_of(cursor.key()) if cursor.last() else None, not cursor.key())
+                key = CHANGE_KEY.pack(after.log_offset + 1, after.sequence)
+                # Where the entry is gone, commits were lost or have left the changelog: nobody can say what else changed.
+                complete = bool(cursor.set_key(key))
+                rows = [(key, orjson.loads(value)) for key, value in cursor if complete]
         except lmdb.Error as error:
-            raise _translate(error, self.path) from error
+            raise translate(error, self.path) from error
+        if not complete:
+            return replace(self.changes(shard), complete=False)
+        return collect_changes([(_cursor_of(key), names) for key, names in rows])
+
+    def erase(self, entity_ids: Sequence[str]) -> int:
+        erased = 0
+        for shard, keys in group_by_shard(entity_ids, self.partitions).items():
+            entry = self._shards[shard]
+            with self._writing(entry) as transaction:
+                gone = [key for key in keys if _delete_entity(transaction, entry, key)]
+                if gone:
+                    stored = unpack_watermark(transaction.get(WATERMARK_KEY, db=entry.meta))
+                    _log_change(transaction, entry, stored.log_offset, {key.decode() for key in gone})
+            erased += len(gone)
+        return erased
 
     def close(self) -> None:
         for shard in self._shards:
@@ -161,31 +189,27 @@ class LmdbStore:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _keyed(self, shard: int, values: Mapping[str, bytes]) -> list[tuple[bytes, bytes]]:
-        """Values under their stored keys, in key order: sequential inserts fill LMDB's pages."""
-        keyed = sorted((encode_entity_id(entity_id), value) for entity_id, value in values.items())
-        for key, _ in keyed:
-            if crc32(key) % self.partitions != shard:
-                raise StoreError(
-                    explain("entity belongs to another shard", which=repr(key.decode()), expected=f"shard {shard}",
-                            got=f"shard {crc32(key) % self.partitions}", next_step="partition entities by their id")
-                )  # fmt: skip
-        return keyed
+    @contextmanager
+    def _writing(self, entry: Shard) -> Iterator[lmdb.Transaction]:
+        """One write transaction, which an exception aborts as a whole."""
+        try:
+            with entry.environment.begin(write=True) as transaction:
+                yield transaction
+            cover_pages(entry.environment)
+        except lmdb.Error as error:
+            raise translate(error, self.path) from error
 
 
-def _read_shard(shard: Shard, keys: list[bytes], states: dict[bytes, bytes], profiles: dict[bytes, bytes]) -> Watermark:
+def _read_shard(shard: Shard, keys: list[bytes], states: dict[bytes, bytes], profiles: dict[bytes, bytes] | None) -> Watermark:
     """Add what the shard has under ``keys`` to ``states`` and ``profiles``, all from one snapshot."""
+    wanted = [(shard.states, states)] if profiles is None else [(shard.states, states), (shard.profiles, profiles)]
     with shard.environment.begin() as transaction:
-        if len(keys) < BATCH_FROM:
-            for key in keys:
-                if state := transaction.get(key, db=shard.states):
-                    states[key] = state
-                if profile := transaction.get(key, db=shard.profiles):
-                    profiles[key] = profile
-        else:
-            states.update(transaction.cursor(shard.states).getmulti(keys))
-            profiles.update(transaction.cursor(shard.profiles).getmulti(keys))
-        return _watermark_of(transaction.get(WATERMARK_KEY, db=shard.meta))
+        for database, found in wanted:
+            if len(keys) < BATCH_FROM:
+                found.update((key, value) for key in keys if (value := transaction.get(key, db=database)))
+            else:
+                found.update(transaction.cursor(database).getmulti(keys))
+        return unpack_watermark(transaction.get(WATERMARK_KEY, db=shard.meta))
 
 
 def _replace(transaction: lmdb.Transaction, database: Any, values: list[tuple[bytes, bytes]]) -> None:
@@ -195,143 +219,22 @@ def _replace(transaction: lmdb.Transaction, database: Any, values: list[tuple[by
             transaction.delete(key, db=database)
 
 
-def _watermark_of(record: bytes | None) -> Watermark:
-    return Watermark(*WATERMARK_RECORD.unpack(record)) if record else Watermark()
+def _delete_entity(transaction: lmdb.Transaction, shard: Shard, key: bytes) -> bool:
+    deleted = [transaction.delete(key, db=database) for database in (shard.states, shard.profiles)]
+    return any(deleted)
 
 
-def _pack(watermark: Watermark) -> bytes:
-    return WATERMARK_RECORD.pack(watermark.log_offset, watermark.ingest_time_us, watermark.as_of_us, watermark.epoch)
+def _log_change(transaction: lmdb.Transaction, shard: Shard, log_offset: int, names: set[str] | None) -> None:
+    """Append to the changelog, None standing for "any entity", and drop what is beyond its bound."""
+    cursor = transaction.cursor(shard.changes)
+    newest = _cursor_of(cursor.key()) if cursor.last() else ChangeCursor(NO_OFFSET - 1, 0)
+    sequence = newest.sequence + 1 if newest.log_offset == log_offset else 0
+    transaction.put(CHANGE_KEY.pack(log_offset + 1, sequence), orjson.dumps(sorted(names) if names else None), db=shard.changes)
+    for _ in range(transaction.stat(shard.changes)["entries"] - CHANGELOG_COMMITS):
+        cursor.first()
+        cursor.delete()
 
 
-def _check_states(states: list[tuple[bytes, bytes]], which: str) -> None:
-    for key, state in states:
-        if len(state) % layout.RECORD_BYTES:
-            raise StoreError(
-                explain("state is truncated", which=f"{key.decode()!r} for {which}",
-                        expected=f"a multiple of {layout.RECORD_BYTES} bytes", got=f"{len(state)} bytes",
-                        next_step="fold the entity again")
-            )  # fmt: skip
-
-
-def _identity(view_key: str, view_hash: str, partitions: int) -> dict[str, Any]:
-    """What must be equal for the stored bytes to mean what the reader takes them for."""
-    return {
-        "store_format": STORE_FORMAT,
-        "state_format": layout.FORMAT_VERSION,
-        "partition_hash": PARTITION_HASH,
-        "partitions": partitions,
-        "view_key": view_key,
-        "view_hash": view_hash,
-    }
-
-
-def _shard_path(path: Path, index: int) -> Path:
-    return path / f"shard-{index:03d}"
-
-
-def _create(path: Path, identity: dict[str, Any]) -> None:
-    """Make an empty store beside its place, then move it there: no half-made store is ever seen."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for index in range(identity["partitions"]):
-        _shard_path(partial, index).mkdir(parents=True)
-        with _environment(_shard_path(partial, index), readonly=False) as environment:
-            meta = environment.open_db(b"meta")
-            environment.open_db(b"states")
-            environment.open_db(b"profiles")
-            with environment.begin(write=True, db=meta) as transaction:
-                transaction.put(IDENTITY_KEY, orjson.dumps({**identity, "shard": index}))
-            _cover_pages(environment)
-    partial.rename(path)
-
-
-def _environment(folder: Path, *, readonly: bool) -> lmdb.Environment:
-    return lmdb.open(
-        str(folder), map_size=MAX_SHARD_BYTES, max_dbs=4, max_readers=MAX_READERS, max_spare_txns=8,
-        readonly=readonly, create=not readonly, readahead=False,
-    )  # fmt: skip
-
-
-def _open_shard(path: Path, index: int, identity: dict[str, Any], readonly: bool, opened: ExitStack) -> Shard:
-    folder = _shard_path(path, index)
-    if not (folder / "data.mdb").exists():
-        raise StoreError(
-            explain("online store is incomplete", which=str(folder), expected=f"{identity['partitions']} shards",
-                    got="no data.mdb", next_step="move the store's folder away and materialize again")
-        )  # fmt: skip
-    try:
-        environment = opened.enter_context(_environment(folder, readonly=readonly))
-        _check_pages(environment, folder)
-        environment.reader_check()
-        shard = Shard(
-            environment,
-            *(environment.open_db(name, create=False) for name in (b"states", b"profiles", b"meta")),
-        )
-        with environment.begin(db=shard.meta) as transaction:
-            stored = orjson.loads(transaction.get(IDENTITY_KEY) or b"{}")
-    except (lmdb.Error, orjson.JSONDecodeError) as error:
-        raise _translate(error, folder) from error
-    _check_identity(folder, {**identity, "shard": index}, stored)
-    return shard
-
-
-def _check_identity(folder: Path, expected: dict[str, Any], stored: dict[str, Any]) -> None:
-    for name, value in expected.items():
-        if stored.get(name) != value:
-            raise StoreError(
-                explain(f"online store is of another {name.replace('_', ' ')}", which=str(folder), expected=f"{value!r}",
-                        got=repr(stored.get(name)), next_step="materialize into another folder, or serve the fitting view")
-            )  # fmt: skip
-
-
-def _page_bytes(environment: lmdb.Environment) -> int:
-    """The size that the data file must have for every page that the environment counts."""
-    return int((environment.info()["last_pgno"] + 1) * environment.stat()["psize"])
-
-
-def _cover_pages(environment: lmdb.Environment) -> None:
-    """Grow the file over pages that LMDB counts but did not write, so that a shorter file always means damage."""
-    missing_to = _page_bytes(environment)
-    with open(Path(environment.path()) / "data.mdb", "r+b") as file:
-        if os.fstat(file.fileno()).st_size < missing_to:
-            os.posix_fallocate(file.fileno(), 0, missing_to)
-
-
-def _check_pages(environment: lmdb.Environment, folder: Path) -> None:
-    """Refuse a truncated file before any of its pages is touched: reading past its end would kill the process.
-
-    Between a commit and its ``_cover_pages`` the file of a healthy store may be short for a moment, hence the retries.
-    """
-    for _ in range(5):
-        needed, found = _page_bytes(environment), (folder / "data.mdb").stat().st_size
-        if found >= needed:
-            return
-        time.sleep(0.01)
-    raise StoreError(
-        explain("online store is truncated", which=str(folder / "data.mdb"), expected=f"{needed} bytes",
-                got=f"{found} bytes", next_step="move the store's folder away and materialize again")
-    )  # fmt: skip
-
-
-def _translate(error: Exception, path: Path) -> StoreError | StoreUnavailable:
-    """LMDB's error as ours: what can pass by itself is unavailable, everything else is damage."""
-    if isinstance(error, lmdb.MapFullError):
-        return StoreError(
-            explain("online store is full", which=str(path), expected=f"at most {MAX_SHARD_BYTES} bytes a shard",
-                    got=str(error), next_step="use more log partitions, or a store on many machines")
-        )  # fmt: skip
-    if isinstance(error, lmdb.ReadonlyError):
-        return StoreError(
-            explain("online store was opened for reading", which=str(path), expected="a store open for writing",
-                    got=str(error), next_step="open it with readonly=False in the one process that writes")
-        )  # fmt: skip
-    temporary = (lmdb.ReadersFullError, lmdb.LockError, lmdb.DiskError, lmdb.MemoryError, lmdb.MapResizedError)
-    if isinstance(error, temporary) or "already open" in str(error):
-        return StoreUnavailable(
-            explain("online store cannot be used now", which=str(path), expected="a free reader slot, disk and memory",
-                    got=str(error), next_step="close other processes or handles of the store and try again")
-        )  # fmt: skip
-    return StoreError(
-        explain("online store is damaged", which=str(path), expected="LMDB files that this version wrote",
-                got=str(error) or type(error).__name__, next_step="move the store's folder away and materialize again")
-    )  # fmt: skip
+def _cursor_of(key: bytes | memoryview) -> ChangeCursor:
+    after_offset, sequence = CHANGE_KEY.unpack(key)
+    return ChangeCursor(after_offset - 1, sequence)

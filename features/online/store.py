@@ -2,7 +2,8 @@
 
 A shard holds the entities of one log partition (``features.partitions``), so one writer folds one partition into one
 shard. A commit is a compare-and-set on (writer epoch, previous log offset) and is atomic with the values: a writer that
-restarts continues from the store's own position, and a writer that was replaced cannot write any more.
+restarts continues from the store's own position, and a writer that was replaced cannot write any more. Each commit also
+enters the names of the changed entities into the shard's bounded changelog, which subscribers read.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
-from features.errors import StoreError, explain
+from features.errors import StoreError
 
 MAX_ENTITY_ID_BYTES: Final = 511
 """The longest entity id, as UTF-8, that every store takes: LMDB's limit for a key."""
 
 NO_OFFSET: Final = -1
 """The log offset of a shard into which nothing has been folded yet."""
+
+CHANGELOG_COMMITS: Final = 256
+"""How many of its newest commits a shard's changelog holds."""
 
 
 class CommitConflict(StoreError):
@@ -39,12 +43,15 @@ class Watermark:
         as_of_us: the shard holds every event that was known at this time, UTC microseconds; freshness is measured
             from it.
         epoch: number of the writer that committed; every ``claim`` adds one.
+        filling_to: while a fill of several commits is under way, the log offset that it leads to, else ``NO_OFFSET``.
+            Some states then stand at that offset already, so only the same fill, repeated, may go on from here.
     """
 
     log_offset: int = NO_OFFSET
     ingest_time_us: int = 0
     as_of_us: int = 0
     epoch: int = 0
+    filling_to: int = NO_OFFSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,37 +62,81 @@ class Lookup:
         states: state bytes, ``b""`` for an entity without state.
         profiles: a JSON object of profile values, None for an entity without any.
         shards: the shard that holds the entity.
-        watermarks: position of every shard that was read, from the same snapshot as its values.
+        watermarks: position of every shard that was read, from the same snapshot as its values. Where some values are
+            node-local copies, the oldest position among them; absent where nothing of the shard is known.
+        degraded: why the value is not the store's own of this moment, None where it is.
     """
 
     states: list[bytes]
     profiles: list[bytes | None]
     shards: list[int]
     watermarks: dict[int, Watermark]
+    degraded: list[str | None]
 
 
-class OnlineStore(Protocol):
+class ChangeCursor(NamedTuple):
+    """An entry of a shard's changelog: the log offset that its commit led to, and its number among those of that offset."""
+
+    log_offset: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What has changed in a shard since an earlier look.
+
+    Attributes:
+        entity_ids: changed or erased entities, each once.
+        cursor: where to go on from, None for a shard without any entry.
+        complete: whether ``entity_ids`` are all that changed. They are not after more commits than the changelog holds,
+            after a fill, on a first look, or when the store lost commits and went back: then look at every entity.
+    """
+
+    entity_ids: tuple[str, ...]
+    cursor: ChangeCursor | None
+    complete: bool
+
+
+class OnlineReader(Protocol):
+    """One view version's values for reading by entity."""
+
+    @property
+    def view_key(self) -> str: ...
+
+    @property
+    def partitions(self) -> int: ...
+
+    def get_many(self, entity_ids: Sequence[str], *, profiles: bool = True) -> Lookup:
+        """Read states, profiles and positions of many entities at once; ids may repeat and keep their order.
+
+        Args:
+            profiles: False leaves the profile values unread, for a view that has none.
+
+        Raises:
+            EntityIdError: an id is empty, too long, or no valid text.
+            StoreError: stored bytes are damaged.
+            StoreUnavailable: the store cannot answer now.
+        """
+
+
+class OnlineStore(OnlineReader, Protocol):
     """One view version's values for reading and writing by entity; a context manager that closes itself.
 
     Every adapter passes ``tests/contracts/test_online_store.py``.
     """
 
     @property
-    def view_key(self) -> str: ...
-
-    @property
     def view_hash(self) -> str: ...
 
-    @property
-    def partitions(self) -> int: ...
+    def get_views(self, wanted: Sequence[tuple[OnlineStore, Sequence[str]]]) -> list[Lookup]:
+        """Read several view versions for one model in one round trip, each with its own entities.
 
-    def get_many(self, entity_ids: Sequence[str]) -> Lookup:
-        """Read states, profiles and positions of many entities at once; ids may repeat and keep their order.
+        Args:
+            wanted: stores of the same kind and address, this one among them or not, with the ids to read from each.
 
         Raises:
-            EntityIdError: an id is empty, too long, or no valid text.
-            StoreError: stored bytes are damaged.
-            StoreUnavailable: the store cannot answer now.
+            StoreError: a store is of another kind or address, or stored bytes are damaged.
+            EntityIdError, StoreUnavailable: as ``get_many``.
         """
 
     def watermark(self, shard: int) -> Watermark:
@@ -119,6 +170,19 @@ class OnlineStore(Protocol):
         Raises:
             CommitConflict: the shard is at another offset or belongs to another writer's epoch.
             StoreError: a value does not belong here, or the store is full.
+            StoreUnavailable: the store did not answer; the commit is there as a whole or not at all, ``watermark`` says.
+        """
+
+    def changes(self, shard: int, after: ChangeCursor | None = None) -> Changes:
+        """Which entities of a shard were committed or erased since ``after``; None asks where the changelog stands."""
+
+    def erase(self, entity_ids: Sequence[str]) -> int:
+        """Delete states and profile values of these entities at once, whoever the shards' writer is.
+
+        Positions stay. A writer that holds a state in memory must drop it by the deletion marker in its log.
+
+        Returns:
+            How many of the entities had a state or profile values.
         """
 
     def close(self) -> None: ...
@@ -126,46 +190,3 @@ class OnlineStore(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
-
-
-def encode_entity_id(entity_id: str) -> bytes:
-    """The id as the bytes under which it is stored.
-
-    Raises:
-        EntityIdError: it is empty, too long, or no valid text.
-    """
-    try:
-        key = entity_id.encode()
-    except UnicodeEncodeError as error:
-        raise EntityIdError(
-            explain("entity id is no valid text", which=ascii(entity_id)[:80], expected="text that UTF-8 can encode",
-                    got=error.reason, next_step="send the id as valid Unicode text")
-        ) from error  # fmt: skip
-    if not 0 < len(key) <= MAX_ENTITY_ID_BYTES:
-        raise EntityIdError(
-            explain("entity id has a length that no store can hold", which=repr(entity_id[:40]),
-                    expected=f"1 to {MAX_ENTITY_ID_BYTES} bytes of UTF-8", got=f"{len(key)} bytes",
-                    next_step="use the id under which the events were imported")
-        )  # fmt: skip
-    return key
-
-
-def check_position(stored: Watermark, new: Watermark, expected_previous: int, which: str) -> None:
-    """Allow a commit only by the shard's present writer, from where it stands, and never backwards.
-
-    Raises:
-        CommitConflict: another writer has moved or taken over the shard.
-        StoreError: the new position lies before the old one.
-    """
-    if (stored.epoch, stored.log_offset) != (new.epoch, expected_previous):
-        raise CommitConflict(
-            explain("commit conflicts with another writer", which=which,
-                    expected=f"epoch {new.epoch} at log offset {expected_previous}",
-                    got=f"epoch {stored.epoch} at log offset {stored.log_offset}",
-                    next_step="claim the shard and continue from the position that it returns")
-        )  # fmt: skip
-    if new.log_offset < stored.log_offset:
-        raise StoreError(
-            explain("commit would move a shard backwards", which=which, expected=f"log offset >= {stored.log_offset}",
-                    got=str(new.log_offset), next_step="fill an empty folder to hold an earlier state")
-        )  # fmt: skip

@@ -1,61 +1,21 @@
-"""What every online store promises; a new adapter adds itself to ``ADAPTERS`` and passes all of it."""
+"""What every online store promises; a new adapter adds itself to ``conftest.ADAPTERS`` and passes all of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
 import pytest
+from contracts.online_values import PARTITIONS, ids_of, put, shard_of, state
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.errors import StoreError
-from features.online.lmdb import LmdbStore
 from features.online.store import NO_OFFSET, CommitConflict, OnlineStore, Watermark
 from features.partitions import partition_of
 
-PARTITIONS = 4
-ADAPTERS = {"lmdb": LmdbStore.open}
 OpenStore = Callable[..., OnlineStore]
-
-
-@pytest.fixture(params=list(ADAPTERS))
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    def open_named(folder: str = "store", **changes: Any) -> OnlineStore:
-        arguments = {"view_key": "buyer@1", "view_hash": "abc", "partitions": PARTITIONS, "create": True, **changes}
-        return ADAPTERS[request.param](tmp_path / folder, **arguments)
-
-    return open_named
-
-
-@pytest.fixture
-def store(open_store: OpenStore) -> Iterator[OnlineStore]:
-    with open_store() as opened:
-        yield opened
-
-
-def state(value: int, records: int = 2) -> bytes:
-    return value.to_bytes(8, "little") * 2 * records
-
-
-def shard_of(entity_id: str) -> int:
-    return int(partition_of([entity_id], PARTITIONS)[0])
-
-
-def ids_of(shard: int, count: int) -> list[str]:
-    return [name for name in (f"u{i}" for i in range(50 * count)) if shard_of(name) == shard][:count]
-
-
-def put(store: OnlineStore, states: dict[str, bytes], profiles: dict[str, bytes] | None = None, offset: int = 10) -> None:
-    """Commit values to the shards that they belong to, each shard then stands at ``offset``."""
-    for shard in range(PARTITIONS):
-        own = {name: value for name, value in states.items() if shard_of(name) == shard}
-        also = {name: value for name, value in (profiles or {}).items() if shard_of(name) == shard}
-        before = store.watermark(shard)
-        after = Watermark(offset, 1_000_000 * offset, 2_000_000 * offset, before.epoch)
-        store.commit(shard, own, also, after, expected_previous=before.log_offset)
 
 
 def test_a_read_keeps_the_order_of_the_ids_and_allows_repeats(store: OnlineStore) -> None:
@@ -77,7 +37,19 @@ def test_small_and_large_reads_answer_alike(store: OnlineStore) -> None:
 
 
 def test_a_read_of_nothing_is_empty(store: OnlineStore) -> None:
-    assert store.get_many([]).states == []
+    found = store.get_many([])
+    assert (found.states, found.profiles, found.shards, found.watermarks, found.degraded) == ([], [], [], {}, [])
+
+
+def test_a_view_without_profiles_can_leave_them_unread(store: OnlineStore) -> None:
+    put(store, {"u1": state(1)}, {"u1": b"{}", "u2": b"{}"})
+    found = store.get_many(["u1", "u2"], profiles=False)
+    assert (found.states, found.profiles) == ([state(1), b""], [None, None])
+
+
+def test_what_a_store_gives_is_never_degraded(store: OnlineStore) -> None:
+    put(store, {"u1": state(1)})
+    assert store.get_many(["u1", "nobody"]).degraded == [None, None]
 
 
 def test_an_empty_store_stands_before_the_first_offset(store: OnlineStore) -> None:
@@ -172,6 +144,45 @@ def test_stores_of_two_views_do_not_meet(open_store: OpenStore) -> None:
     with open_store("one") as one, open_store("two", view_key="buyer@2", view_hash="def") as two:
         put(one, {"u1": state(1)})
         assert two.get_many(["u1"]).states == [b""]
+
+
+def test_two_views_of_one_model_are_read_together(open_store: OpenStore) -> None:
+    with open_store() as buyers, open_store("items", view_key="item@3", view_hash="def") as items:
+        put(buyers, {"u1": state(1), "u2": state(2)}, {"u2": b"{}"}, offset=7)
+        put(items, {"u1": state(3), "book": state(4)}, offset=9)
+        of_buyers, of_items = buyers.get_views([(buyers, ["u2", "nobody"]), (items, ["book", "u1", "book"])])
+    assert (of_buyers.states, of_buyers.profiles) == ([state(2), b""], [b"{}", None])
+    assert {mark.log_offset for mark in of_buyers.watermarks.values()} == {7}
+    assert (of_items.states, of_items.profiles) == ([state(4), state(3), state(4)], [None] * 3)
+    assert {mark.log_offset for mark in of_items.watermarks.values()} == {9}
+    assert of_items.shards == [shard_of("book"), shard_of("u1"), shard_of("book")]
+
+
+def test_a_store_opened_for_reading_is_not_written(open_store: OpenStore) -> None:
+    open_store().close()
+    with open_store(create=False, readonly=True) as reader:
+        for write in (lambda: reader.claim(0), lambda: reader.erase(["u1"])):
+            with pytest.raises(StoreError, match="opened for reading"):
+                write()
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+def test_a_store_that_nobody_made_is_not_made_by_a_reader(open_store: OpenStore, readonly: bool) -> None:
+    with pytest.raises(StoreError, match="does not exist.*materialize"):
+        open_store(create=readonly, readonly=readonly)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"view_hash": "other"}, "another view hash.*expected 'other'; got 'abc'"),
+        ({"partitions": 2}, "another partitions: .*expected 2; got 4"),
+    ],
+)
+def test_a_store_of_another_view_is_refused(open_store: OpenStore, changes: dict[str, Any], expected: str) -> None:
+    open_store().close()
+    with pytest.raises(StoreError, match=expected):
+        open_store(create=False, **changes)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

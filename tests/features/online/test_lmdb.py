@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from features.errors import StoreError, StoreUnavailable
-from features.online import lmdb as lmdb_module
+from features.online import lmdb_files
 from features.online.lmdb import LmdbStore
 from features.online.store import Watermark
 from features.partitions import partition_of
@@ -120,7 +120,7 @@ def test_a_file_covers_every_page_that_it_counts_after_each_commit(tmp_path: Pat
 
 
 def test_a_full_store_says_so_and_keeps_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_module, "MAX_SHARD_BYTES", 1 << 20)
+    monkeypatch.setattr(lmdb_files, "MAX_SHARD_BYTES", 1 << 20)
     with open_store(tmp_path / "store") as store:
         fill(store, 10)
         with pytest.raises(StoreError, match="online store is full.*at most 1048576 bytes"):
@@ -149,7 +149,7 @@ def test_a_refused_store_is_closed_again(filled: Path) -> None:
 
 
 def test_a_half_made_store_leaves_its_place_free(tmp_path: Path) -> None:
-    place = tmp_path / f"store.{lmdb_module.os.getpid()}.partial"
+    place = tmp_path / f"store.{lmdb_files.os.getpid()}.partial"
     (place / "shard-000").mkdir(parents=True)
     (place / "shard-000" / "data.mdb").write_bytes(b"left behind")
     open_store(tmp_path / "store").close()
