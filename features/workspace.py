@@ -8,9 +8,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder that holds one product's log, tables, stores, runs and models."""
+    """A folder that holds one product's log, tables, stores, runs and models.
+
+    Attributes:
+        root: the folder.
+        control_url: SQLAlchemy URL of the control database, without a password; empty for the SQLite file in the folder.
+    """
 
     root: Path
+    control_url: str = ""
 
     def events(self, entity: str) -> Path:
         """Delta table of one entity type's event log, partitioned by region and ingest_day."""
@@ -39,5 +45,5 @@ class Workspace:
 
     @property
     def control_database(self) -> Path:
-        """SQLite file with versions and, later, rollouts, verdicts and audit."""
+        """SQLite file with versions and, later, rollouts, verdicts and audit; unused where ``control_url`` names another."""
         return self.root / "control.db"

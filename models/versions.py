@@ -1,30 +1,30 @@
 """Registered model versions: rows of the control database, artifacts beside it.
 
 A version exists once its row is committed, and its folder is complete before that. Versions of a model count from 1 and are
-never reused, not even if a registration failed after its folder had been made.
+never reused, not even if a registration failed after its folder had been made. A blessed version becomes the candidate; it
+becomes the champion, which is what is served, if it is promoted.
 """
 
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import JSON, BigInteger, Connection, Engine, UniqueConstraint, create_engine, event, func, select
-from sqlalchemy.exc import DatabaseError, OperationalError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.pool import NullPool
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
-from features.errors import StoreUnavailable, explain
+from features.errors import explain
 from features.workspace import Workspace
+from models.aliases import Change, champion_of, current_alias, give_alias
 from models.errors import VersionError
+from models.lineage import Lineage, read_lineage
+from models.registry import CANDIDATE, CHAMPION, VersionRow, is_absent, open_session
 
-LOCK_TIMEOUT_S: Final = 30
+REGISTRATION: Final = "registration"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class NewVersion:
         blessed, reason: the gate's decision.
         view_key, view_hash, graph_hash: what its features are pinned to.
         metrics: headline figures.
+        lineage: what it was made from; None for versions that were registered before that was kept.
     """
 
     model: str
@@ -49,6 +50,7 @@ class NewVersion:
     view_hash: str
     graph_hash: str
     metrics: dict[str, float]
+    lineage: Lineage | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -59,197 +61,127 @@ class ModelVersion(NewVersion):
     path: Path
 
 
-class _Base(DeclarativeBase):
-    """Tables of the control database that this room owns."""
+Documents = Callable[[ModelVersion], Mapping[str, str]]
+"""Texts about a version, by file name, to be kept among its artifacts."""
 
 
-class _Row(_Base):
-    __tablename__ = "model_versions"
-    __table_args__ = (UniqueConstraint("model", "version"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    model: Mapped[str]
-    version: Mapped[int]
-    created_at_us: Mapped[int] = mapped_column(BigInteger)
-    run_id: Mapped[str]
-    path: Mapped[str]
-    blessed: Mapped[bool]
-    reason: Mapped[str]
-    view_key: Mapped[str]
-    view_hash: Mapped[str]
-    graph_hash: Mapped[str]
-    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
-
-
-def register(workspace: Workspace, new: NewVersion, artifacts: Path) -> ModelVersion:
+def register(
+    workspace: Workspace, new: NewVersion, artifacts: Path, *, promoted: bool = False, documents: Documents | None = None
+) -> ModelVersion:
     """Copy the artifacts into the workspace and commit the next version of the model, both or neither.
+
+    A blessed version becomes the candidate. It becomes the champion if there is none, or if it is promoted over the one
+    that it was judged against (``new.lineage.parent_champion``) and that one is still champion.
 
     Args:
         workspace: its control database is made if there is none.
         new: facts of the version.
         artifacts: folder whose content is copied.
+        promoted: whether the gate found it better than the champion.
+        documents: writes texts about the version, now that its number is known.
     Raises:
         VersionError: there are no artifacts.
         StoreUnavailable: another process held the database for too long.
     """
     if not artifacts.is_dir():
         raise VersionError(
-            explain(
-                "model has no artifacts",
-                which=f"{new.model} of run {new.run_id}",
-                expected=f"a folder {artifacts}",
-                got="none",
-                next_step="export the model first",
-            )
-        )
+            explain("model has no artifacts", which=f"{new.model} of run {new.run_id}", expected=f"a folder {artifacts}",
+                    got="none", next_step="export the model first")
+        )  # fmt: skip
     folder = workspace.model(new.model, 0).parent
     folder.mkdir(parents=True, exist_ok=True)
     # The long copy happens before the database is locked; under the lock there is only a rename on one file system.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".copy-") as scratch:
         copied = Path(scratch) / "artifacts"
         shutil.copytree(artifacts, copied)
-        with _session(workspace) as session:
+        with open_session(workspace, write=True) as session:
             version = _next_version(session, new.model, folder)
             path = workspace.model(new.model, version)
-            facts = {name: getattr(new, name) for name in NewVersion.__dataclass_fields__}
-            session.add(_Row(**facts, version=version, path=str(path.relative_to(workspace.root))))
+            facts = {entry.name: getattr(new, entry.name) for entry in fields(NewVersion)}
+            registered = ModelVersion(**facts, version=version, path=path)
+            stored = facts | {"lineage": None if new.lineage is None else new.lineage.as_json()}
+            session.add(VersionRow(**stored, version=version, path=str(path.relative_to(workspace.root))))
             session.flush()
+            if new.blessed:
+                _give_aliases(session, registered, promoted=promoted)
+            for name, text in (documents(registered) if documents else {}).items():
+                (copied / name).write_text(text, encoding="utf-8")
             copied.rename(path)
             session.commit()
-    return ModelVersion(**facts, version=version, path=path)
+    return registered
 
 
 def load(workspace: Workspace, model: str, version: int | None = None, *, require_blessed: bool = True) -> ModelVersion:
-    """A version of a model; the newest blessed one where ``version`` is None.
+    """A version of a model; the champion where ``version`` is None.
 
     Raises:
-        VersionError: there is no such version, its files are gone, or it is not blessed though it must be.
+        VersionError: there is no such version or no champion, its files are gone, or it is not blessed though it must be.
     """
-    if version is None:
-        newest = newest_blessed(workspace, model)
-        if newest is not None:
-            return newest
-        known = list_versions(workspace, model)
+    known = list_versions(workspace, model)
+    wanted = champion_of(workspace, model) if version is None else version
+    if wanted is None:
+        blessed = [str(entry.version) for entry in known if entry.blessed]
+        got = f"{len(known)} versions, {len(blessed)} of them blessed" if known else "no version at all"
+        next_step = f"plumb models promote {model} {blessed[0]}" if blessed else f"train it: plumb pipelines run {model}"
         raise VersionError(
-            explain(
-                "model has no blessed version",
-                which=repr(model),
-                expected="a blessed version",
-                got=f"{len(known)} versions, none blessed" if known else "no version at all",
-                next_step=f"train it: plumb pipelines run {model}",
-            )
+            explain("model has no champion", which=repr(model), expected="a promoted version", got=got, next_step=next_step)
         )
-    found = next((entry for entry in list_versions(workspace, model) if entry.version == version), None)
+    found = next((entry for entry in known if entry.version == wanted), None)
     if found is None:
-        known = list_versions(workspace, model)
         raise VersionError(
-            explain(
-                "model version does not exist",
-                which=f"{model} version {version}",
-                expected=f"one of {', '.join(str(entry.version) for entry in known) or 'none registered'}",
-                got=str(version),
-                next_step="list them: plumb models list",
-            )
-        )
+            explain("model version does not exist", which=f"{model} version {wanted}",
+                    expected=f"one of {', '.join(str(entry.version) for entry in known) or 'none registered'}",
+                    got=str(wanted), next_step="list them: plumb models list")
+        )  # fmt: skip
     if require_blessed and not found.blessed:
         raise VersionError(
-            explain(
-                "model version is not blessed",
-                which=f"{model} version {version}",
-                expected="a blessed version",
-                got=f"not blessed: {found.reason}",
-                next_step="ask for a blessed version: plumb models list",
-            )
-        )
-    return _present(found)
-
-
-def newest_blessed(workspace: Workspace, model: str) -> ModelVersion | None:
-    """The blessed version with the highest number, None where there is none.
-
-    Raises:
-        VersionError: its files are gone.
-    """
-    blessed = [entry for entry in list_versions(workspace, model) if entry.blessed]
-    return _present(blessed[0]) if blessed else None
+            explain("model version is not blessed", which=f"{model} version {wanted}", expected="a blessed version",
+                    got=f"not blessed: {found.reason}", next_step="ask for a blessed version: plumb models list")
+        )  # fmt: skip
+    if not found.path.is_dir():
+        raise VersionError(
+            explain("model version has lost its files", which=f"{model} version {wanted}", expected=f"folder {found.path}",
+                    got="none", next_step="restore the folder, or promote another version")
+        )  # fmt: skip
+    return found
 
 
 def list_versions(workspace: Workspace, model: str | None = None) -> list[ModelVersion]:
     """Versions of a model, or of all models, by name, the newest first.
 
     Raises:
-        VersionError: the control database cannot be read.
+        VersionError: the control database cannot be used.
     """
-    if not workspace.control_database.exists():
+    if is_absent(workspace):
         return []
-    query = select(_Row).order_by(_Row.model, _Row.version.desc())
+    query = select(VersionRow).order_by(VersionRow.model, VersionRow.version.desc())
     if model is not None:
-        query = query.where(_Row.model == model)
-    with _session(workspace) as session:
+        query = query.where(VersionRow.model == model)
+    with open_session(workspace) as session:
         return [_as_version(workspace, row) for row in session.scalars(query)]
 
 
-@contextmanager
-def _session(workspace: Workspace) -> Iterator[Session]:
-    database = workspace.control_database
-    database.parent.mkdir(parents=True, exist_ok=True)
-    engine = _open_engine(database)
-    try:
-        with engine.begin() as connection:
-            _Base.metadata.create_all(connection)
-        with Session(engine) as session:
-            yield session
-    except OperationalError as error:
-        raise StoreUnavailable(
-            explain("control database did not answer", which=str(database), expected=f"a lock within {LOCK_TIMEOUT_S} s",
-                    got=str(error.orig),
-                    next_step="try again once the other process is done")
-        ) from error  # fmt: skip
-    except DatabaseError as error:
-        raise VersionError(
-            explain("control database cannot be read", which=str(database), expected="an SQLite database of Plumbline",
-                    got=str(error.orig),
-                    next_step="restore it or move it away")
-        ) from error  # fmt: skip
-    finally:
-        engine.dispose()
-
-
-def _open_engine(database: Path) -> Engine:
-    """SQLite with real transactions: each takes the write lock when it begins, so that numbers are given out one by one."""
-    engine = create_engine(f"sqlite:///{database}", poolclass=NullPool, connect_args={"timeout": LOCK_TIMEOUT_S})
-
-    @event.listens_for(engine, "connect")
-    def _leave_transactions_alone(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
+def _give_aliases(session: Session, registered: ModelVersion, *, promoted: bool) -> None:
+    champion = current_alias(session, registered.model, CHAMPION)
+    parent = registered.lineage.parent_champion if registered.lineage else champion
+    who, why = f"{REGISTRATION} of run {registered.run_id}", registered.reason
+    if champion is None or (promoted and parent == champion):
+        change = Change(who, why, registered.created_at_us)
+        give_alias(session, registered.model, CHAMPION, registered.version, change, expected=champion)
+    elif promoted:
+        why = f"kept a candidate, because it was judged against {parent} and {champion} is champion now; {why}"
+    change = Change(who, why, registered.created_at_us)
+    candidate = current_alias(session, registered.model, CANDIDATE)
+    give_alias(session, registered.model, CANDIDATE, registered.version, change, expected=candidate)
 
 
 def _next_version(session: Session, model: str, folder: Path) -> int:
-    newest = session.scalar(select(func.max(_Row.version)).where(_Row.model == model)) or 0
+    newest = session.scalar(select(func.max(VersionRow.version)).where(VersionRow.model == model)) or 0
     folders = [int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()]
     return int(max([newest, *folders])) + 1
 
 
-def _as_version(workspace: Workspace, row: _Row) -> ModelVersion:
-    facts = {name: getattr(row, name) for name in NewVersion.__dataclass_fields__}
+def _as_version(workspace: Workspace, row: VersionRow) -> ModelVersion:
+    facts: dict[str, Any] = {entry.name: getattr(row, entry.name) for entry in fields(NewVersion)}
+    facts["lineage"] = read_lineage(row.lineage)
     return ModelVersion(**facts, version=row.version, path=workspace.root / row.path)
-
-
-def _present(found: ModelVersion) -> ModelVersion:
-    if not found.path.is_dir():
-        raise VersionError(
-            explain(
-                "model version has lost its files",
-                which=f"{found.model} version {found.version}",
-                expected=f"folder {found.path}",
-                got="none",
-                next_step="restore the folder or train again",
-            )
-        )
-    return found

@@ -1,17 +1,22 @@
-"""The registry of model versions: whole or not at all, one number each, and never an unblessed one by accident."""
+"""The registry of model versions: whole or not at all, one number each, and never an unblessed one by accident.
+
+The same suite runs over SQLite and over a PostgreSQL server.
+"""
 
 from __future__ import annotations
 
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from features.errors import StoreUnavailable
 from features.workspace import Workspace
+from models.aliases import history
 from models.errors import VersionError
-from models.versions import NewVersion, list_versions, load, newest_blessed, register
+from models.lineage import Lineage
+from models.versions import NewVersion, list_versions, load, register
 
 NEW = NewVersion(
     model="churn",
@@ -28,8 +33,8 @@ REFUSED = replace(NEW, blessed=False, reason="does not beat recency")
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "workspace")
+def workspace(tmp_path: Path, control_url: str) -> Workspace:
+    return Workspace(tmp_path / "workspace", control_url)
 
 
 @pytest.fixture
@@ -39,6 +44,24 @@ def artifacts(tmp_path: Path) -> Path:
     (folder / "saved_model" / "saved_model.pb").write_bytes(b"graph")
     (folder / "model.json").write_text("{}")
     return folder
+
+
+LINEAGE = Lineage(
+    catalog="subscription",
+    tables={"events/subscriber": 12, "profiles/accounts": -1},
+    log_end_us=1_700_000_000_000_000,
+    known_at_us=1_699_000_000_000_000,
+    tested_from_us=1_696_000_000_000_000,
+    rows={"rows_train": 900, "positives_train": 90},
+    code={"package": "0.1.0", "git_sha": "abc", "git_dirty": False},
+    label={"outcome": ["cancel"], "horizon_s": 2_592_000},
+    population={"entered_by": ["start"]},
+    cutoffs={"every_s": 86_400},
+    learning={"method": "matured", "learner": "network"},
+    network={"hidden": [32, 16]},
+    seed=3,
+    parent_champion=None,
+)
 
 
 def test_a_version_is_found_again_with_all_its_facts_and_files(workspace: Workspace, artifacts: Path) -> None:
@@ -57,13 +80,18 @@ def test_each_model_counts_for_itself_and_lists_its_newest_first(workspace: Work
     assert [entry.version for entry in list_versions(workspace, "retail")] == [1]
 
 
-def test_the_newest_blessed_version_is_loaded_even_where_a_newer_one_was_refused(workspace: Workspace, artifacts: Path) -> None:
-    for entry in (NEW, REFUSED):
-        register(workspace, entry, artifacts)
-    newest = newest_blessed(workspace, "churn")
-    assert newest is not None
-    assert newest.version == 1
-    assert load(workspace, "churn").version == 1
+def test_a_version_keeps_its_lineage(workspace: Workspace, artifacts: Path) -> None:
+    register(workspace, replace(NEW, lineage=LINEAGE), artifacts)
+    register(workspace, NEW, artifacts)
+    assert load(workspace, "churn", 1).lineage == LINEAGE
+    assert load(workspace, "churn", 2).lineage is None
+
+
+def test_texts_about_a_version_know_its_number_and_lie_among_its_artifacts(workspace: Workspace, artifacts: Path) -> None:
+    register(workspace, NEW, artifacts)
+    second = register(workspace, NEW, artifacts, documents=lambda made: {"card.md": f"{made.model} {made.version} ä"})
+    assert (second.path / "card.md").read_text(encoding="utf-8") == "churn 2 ä"
+    assert not (load(workspace, "churn", 1).path / "card.md").exists()
 
 
 def test_an_unblessed_version_is_loaded_only_by_someone_who_says_so(workspace: Workspace, artifacts: Path) -> None:
@@ -74,7 +102,7 @@ def test_an_unblessed_version_is_loaded_only_by_someone_who_says_so(workspace: W
     ):
         load(workspace, "churn", 1)
     assert load(workspace, "churn", 1, require_blessed=False).version == 1
-    with pytest.raises(VersionError, match="model has no blessed version: 'churn'; .* got 1 versions, none blessed"):
+    with pytest.raises(VersionError, match="model has no champion: 'churn'; .* got 1 versions, 0 of them blessed"):
         load(workspace, "churn")
 
 
@@ -116,18 +144,25 @@ def test_a_folder_without_a_row_is_never_taken_for_a_version_nor_overwritten(wor
     assert (orphan / "half").exists()
 
 
-def test_a_row_that_cannot_be_written_leaves_no_folder(workspace: Workspace, artifacts: Path) -> None:
+def test_a_row_that_cannot_be_written_leaves_no_folder_and_no_alias(workspace: Workspace, artifacts: Path) -> None:
     register(workspace, NEW, artifacts)
-    with sqlite3.connect(workspace.control_database) as connection:
-        connection.execute("CREATE TRIGGER refuse BEFORE INSERT ON model_versions BEGIN SELECT RAISE(ABORT, 'disk full'); END")
-    connection.close()
-    with pytest.raises(VersionError, match="disk full"):
-        register(workspace, NEW, artifacts)
+    with pytest.raises(ZeroDivisionError):
+        register(workspace, NEW, artifacts, documents=lambda _: {"card.md": str(1 / 0)})
     assert [path.name for path in workspace.model("churn", 1).parent.iterdir()] == ["1"]
+    assert [entry.version for entry in list_versions(workspace)] == [1]
+    assert [(entry.alias, entry.to_version) for entry in history(workspace)] == [("candidate", 1), ("champion", 1)]
 
 
-def test_a_control_database_that_is_no_database_is_told_in_one_line(workspace: Workspace) -> None:
+def test_a_control_database_that_is_no_database_is_told_in_one_line(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "workspace")
     workspace.root.mkdir()
     workspace.control_database.write_bytes(b"not a database" * 100)
-    with pytest.raises(VersionError, match=r"^control database cannot be read: [^\n]+; got file is not a database; [^\n]+$"):
+    with pytest.raises(VersionError, match=r"^control database cannot be used: [^\n]+; got file is not a database; [^\n]+$"):
         list_versions(workspace)
+
+
+def test_a_server_that_does_not_answer_is_told_in_one_line_without_its_password(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, "postgresql://plumb:secret@127.0.0.1:1/plumbline")
+    with pytest.raises(StoreUnavailable, match=r"^control database did not answer: [^\n]+refused[^\n]+$") as failure:
+        list_versions(workspace)
+    assert "secret" not in str(failure.value)

@@ -44,3 +44,9 @@ def redis_url(redis_server: int) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushall()
     return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def control_url(request: pytest.FixtureRequest) -> str:
+    """What a workspace names as its control database; every test that asks for it runs over each kind."""
+    return "" if request.param == "sqlite" else str(request.getfixturevalue("postgresql_url"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
-from services.servers import HOST, ServerMissing, find_program, run_redis, run_server
+from services.servers import HOST, ServerMissing, find_program, process_environment, run_redis, run_server
 from sqlalchemy import create_engine, make_url, text
 
 STARTER = """
@@ -64,11 +63,8 @@ def test_servers_end_with_the_process_that_started_them_even_if_it_is_killed() -
     # Nobody is left to remove what the killed process's servers wrote, so it goes where this test removes it.
     scratch = tempfile.TemporaryDirectory(prefix="plumbline-killed-", ignore_cleanup_errors=True)
     Path(scratch.name).chmod(0o755)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent), "TMPDIR": scratch.name}
-    with (
-        scratch,
-        subprocess.Popen([sys.executable, "-c", STARTER], stdout=subprocess.PIPE, text=True, env=environment) as starter,
-    ):
+    environment = process_environment(TMPDIR=scratch.name)
+    with scratch, subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as starter:
         assert starter.stdout is not None
         ports = [int(word) for word in starter.stdout.readline().split()]
         assert len(ports) == 2
