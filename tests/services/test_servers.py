@@ -63,7 +63,7 @@ def test_servers_end_with_the_process_that_started_them_even_if_it_is_killed() -
     # Nobody is left to remove what the killed process's servers wrote, so it goes where this test removes it.
     scratch = tempfile.TemporaryDirectory(prefix="plumbline-killed-", ignore_cleanup_errors=True)
     Path(scratch.name).chmod(0o755)
-    environment = process_environment(TMPDIR=scratch.name)
+    command, environment = [sys.executable, "-c", STARTER], process_environment(TMPDIR=scratch.name)
     with scratch, subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as starter:
         assert starter.stdout is not None
         ports = [int(word) for word in starter.stdout.readline().split()]
