@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from features.declarations import Catalog, View
 from features.errors import explain
 from transforms.errors import GraphError
+from transforms.explanation import explain_rows, plan_coalitions
 from transforms.graph import Tensors, finish, input_specs
 from transforms.plan import GraphPlan, plan_graph
 
@@ -32,29 +33,39 @@ Finisher = Callable[[pa.Table], Arrays]
 
 
 class ServedModel(tf.Module):
-    """Graph and network as one module with two signatures."""
+    """Graph and network as one module with three signatures."""
 
-    def __init__(self, graph: Any, network: keras.Model, specs: dict[str, tf.TensorSpec]) -> None:
+    def __init__(self, graph: Any, network: keras.Model, record: dict[str, Any]) -> None:
         super().__init__()
         self.graph = graph
         self.network = network
         # Keras 3 keeps its variables out of tf.Module's sight; loaders that restore by name need them here.
         self.tracked = [variable.value for variable in network.variables]
+        self._reference = np.array(record["reference"], dtype=np.float32)
+        self._coalitions = plan_coalitions(record["transformed_groups"])
+        specs = _specs_of(record)
         self.serve = tf.function(self._serve, input_signature=[specs])
+        self.finish = tf.function(self._finish, input_signature=[specs])
         self.explain = tf.function(self._explain, input_signature=[specs])
 
     def _serve(self, inputs: Tensors) -> Tensors:
-        return {"score": self._score(self.graph.transform_fn(inputs)["transformed"])}
+        return self._predict(self.graph.transform_fn(inputs)["transformed"])
+
+    def _finish(self, inputs: Tensors) -> Tensors:
+        outputs = self.graph.transform_fn(inputs)
+        finished = {name: outputs[name] for name in ("integers", "finished", "transformed")}
+        return finished | self._predict(outputs["transformed"])
 
     def _explain(self, inputs: Tensors) -> Tensors:
-        outputs = self.graph.transform_fn(inputs)
-        return {
-            **{name: outputs[name] for name in ("integers", "finished", "transformed")},
-            "score": self._score(outputs["transformed"]),
-        }
+        transformed = self.graph.transform_fn(inputs)["transformed"]
+        return explain_rows(
+            self._coalitions, tf.constant(self._reference), transformed, lambda rows: self._predict(rows)["score"]
+        )
 
-    def _score(self, transformed: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(self.network(transformed, training=False), [-1])
+    def _predict(self, transformed: tf.Tensor) -> Tensors:
+        outputs = self.network(transformed, training=False)
+        answers = {"score": outputs[:, 0]}
+        return answers | {"within": outputs[:, 1:]} if outputs.shape[1] > 1 else answers
 
 
 class WindowGraph(tf.Module):
@@ -70,31 +81,37 @@ class WindowGraph(tf.Module):
         return {"integers": outputs["integers"], "finished": outputs["finished"]}
 
 
-def export_model(graph_dir: Path, network_path: Path, out_dir: Path) -> None:
+def export_model(graph_dir: Path, network_path: Path, out_dir: Path, *, delay_buckets_s: Sequence[int] = ()) -> None:
     """Write graph and network as one SavedModel.
 
     Args:
         graph_dir: what ``fit.fit_graph`` wrote.
-        network_path: a ``.keras`` file with one input (n, T) and one output (n, 1).
-        out_dir: gets ``saved_model/`` with the signatures ``serving_default`` (inputs by name -> ``score`` float32 (n,))
-            and ``features`` (the same inputs -> integers, finished, transformed, score), and ``model.json``.
+        network_path: a ``.keras`` file with one input (n, T) and one output (n, 1 + K): the score, and the probability of
+            the outcome within each of K delay-bucket edges. Layers that Keras does not know must have been imported.
+        out_dir: gets ``saved_model/`` and ``model.json``. All signatures take the same inputs by name: ``serving_default``
+            gives ``score`` float32 (n,) and, where K > 0, ``within`` float32 (n, K); ``features`` also integers, finished
+            and transformed; ``explain`` gives ``contributions`` float32 (n, G) and ``base`` float32 (n,).
+        delay_buckets_s: the K ascending edges.
 
     Raises:
-        GraphError: the network does not take what the graph gives.
+        GraphError: the network does not take what the graph gives, or does not give a score and K probabilities.
     """
     record = json.loads((graph_dir / "graph.json").read_text())
     network = keras.saving.load_model(network_path)
-    width = len(record["transformed_names"])
-    if tuple(network.input_shape) != (None, width):
+    shapes = (tuple(network.input_shape), tuple(network.output_shape))
+    expected = ((None, len(record["transformed_names"])), (None, 1 + len(delay_buckets_s)))
+    if shapes != expected:
         raise GraphError(
-            explain("network does not fit its graph", which=str(network_path), expected=f"inputs of shape (n, {width})",
-                    got=str(network.input_shape), next_step="train the network on the features of this graph")
+            explain("network does not fit its graph", which=str(network_path), got=f"{shapes[0]} -> {shapes[1]}",
+                    expected=f"{expected[0]} -> {expected[1]}", next_step="train the network on the features of this graph")
         )  # fmt: skip
-    module = ServedModel(tf.saved_model.load(str(graph_dir / "transform_fn")), network, _specs_of(record))
+    module = ServedModel(tf.saved_model.load(str(graph_dir / "transform_fn")), network, record)
+    signatures = {"serving_default": module.serve, "features": module.finish, "explain": module.explain}
     partial = out_dir / f"{SAVED_MODEL}.partial"
-    tf.saved_model.save(module, str(partial), signatures={"serving_default": module.serve, "features": module.explain})
+    tf.saved_model.save(module, str(partial), signatures=signatures)
     shutil.rmtree(out_dir / SAVED_MODEL, ignore_errors=True)
     partial.rename(out_dir / SAVED_MODEL)
+    record |= {"groups": list(dict.fromkeys(record["transformed_groups"])), "delay_buckets_s": list(delay_buckets_s)}
     (out_dir / MODEL_RECORD).write_text(json.dumps(record, indent=2))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -43,9 +44,9 @@ def fit_graph(rows_path: Path, catalog: Catalog, view: View, out_dir: Path, *, r
     Args:
         rows_path: Parquet of ``rows.training_schema``.
         catalog, view: what the graph is declared by.
-        out_dir: gets ``transform_fn/`` (SavedModel), ``graph.json`` (names and hashes) and ``features.parquet``
-            (the kept columns, ``integers`` int64 [I], ``finished`` float32 [F], ``transformed`` float32 [T]; the schema's
-            metadata holds the names and the groups of both as JSON); appears whole.
+        out_dir: gets ``transform_fn/`` (SavedModel), ``graph.json`` (names, groups, hashes, the mean training row) and
+            ``features.parquet`` (the kept columns, ``integers`` int64 [I], ``finished`` float32 [F], ``transformed``
+            float32 [T]; the schema's metadata holds the names and groups of the last two as JSON); appears whole.
         runner: name of the Beam runner that analyses.
 
     Raises:
@@ -68,8 +69,9 @@ def fit_graph(rows_path: Path, catalog: Catalog, view: View, out_dir: Path, *, r
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     analyse(training, plan, partial, runner=runner)
-    (partial / "graph.json").write_text(json.dumps(describe_graph(catalog, plan, partial), indent=2))
-    write_features(rows, plan, partial)
+    reference = write_features(rows, plan, partial)
+    record = {**describe_graph(catalog, plan, partial), "reference": reference}
+    (partial / "graph.json").write_text(json.dumps(record, indent=2))
     shutil.rmtree(out_dir, ignore_errors=True)
     partial.rename(out_dir)
 
@@ -126,8 +128,12 @@ def hash_graph(graph_dir: Path) -> str:
     return digest.hexdigest()
 
 
-def write_features(rows: pa.Table, plan: GraphPlan, graph_dir: Path) -> None:
-    """Finish every row with the fitted graph, as serving does, and write ``features.parquet``."""
+def write_features(rows: pa.Table, plan: GraphPlan, graph_dir: Path) -> list[float]:
+    """Finish every row with the fitted graph, as serving does, and write ``features.parquet``.
+
+    Returns:
+        (T,) the mean transformed row of the train split: what a row is explained against.
+    """
     finisher = load_finisher(graph_dir / tft.TFTransformOutput.TRANSFORM_FN_DIR, plan)
     kept = [name for name in KEPT_COLUMNS if name in rows.column_names]
     widths = {
@@ -141,11 +147,17 @@ def write_features(rows: pa.Table, plan: GraphPlan, graph_dir: Path) -> None:
     )
     described = ("finished_names", "transformed_names", "finished_groups", "transformed_groups")
     schema = schema.with_metadata({name: json.dumps(getattr(plan, name)) for name in described})
+    total, count = np.zeros(widths["transformed"]), 0
     with pq.ParquetWriter(graph_dir / "features.parquet", schema) as writer:
         for batch in _batches(rows):
             outputs = finisher(batch)
+            training = pc.equal(batch["split"], TRAIN).to_numpy()
+            total += outputs["transformed"][training].sum(axis=0, dtype=np.float64)
+            count += int(training.sum())
             blocks = [pa.FixedSizeListArray.from_arrays(pa.array(outputs[name].reshape(-1)), widths[name]) for name in widths]
             writer.write_table(pa.table([*(batch[name] for name in kept), *blocks], schema=schema))
+    mean: list[float] = (total / count).astype(np.float32).tolist()
+    return mean
 
 
 def _batches(table: pa.Table) -> Iterator[pa.Table]:
