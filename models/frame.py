@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.errors import explain
+from features.layout import US_PER_S
 from models.errors import TrainingError
 
 Floats = NDArray[np.float64]
 Matrix = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
+OUTCOME_COLUMNS: Final = ("observed_until", "outcome_time", "outcome_known_time")
 COLUMNS: Final = ("entity_id", "label", "matured", "split", "finished", "transformed")
 
 
@@ -95,6 +97,63 @@ class Frame:
         return self.finished[:, self.finished_names.index(name)].astype(np.float64)
 
 
+@dataclass(frozen=True)
+class Knowledge:
+    """What was known of rows' outcomes at one instant, in seconds after each row's ``now``.
+
+    Attributes:
+        observed_s: (n,) up to when outcomes were surely known; infinite in rows that were not drawn by then.
+        outcome_s: (n,) when the first outcome within the horizon happened; infinite where none was known.
+        known_s: (n,) when that was known; infinite likewise.
+    """
+
+    observed_s: Floats
+    outcome_s: Floats
+    known_s: Floats
+
+
+@dataclass(frozen=True)
+class DelayedRows:
+    """All rows, matured or not, for methods that learn from delayed labels.
+
+    Attributes:
+        entity_ids, split, transformed: as of a ``Frame``.
+        now_s: (n,) seconds since 1970.
+        known: by ``known_at``.
+        known_earlier: when the test's rows begin.
+    """
+
+    entity_ids: pa.Array
+    split: NDArray[np.str_]
+    transformed: Matrix
+    now_s: Floats
+    known: Knowledge
+    known_earlier: Knowledge
+
+
+def read_delayed_rows(path: Path) -> DelayedRows:
+    """Read all rows of a features file with what was known of their outcomes.
+
+    Args:
+        path: Parquet with entity_id, now, split, transformed and the outcome columns of ``LABEL_FIELDS`` and
+            ``EARLIER_LABEL_FIELDS``.
+    Raises:
+        TrainingError: a column is absent.
+    """
+    earlier = tuple(f"earlier_{name}" for name in OUTCOME_COLUMNS)
+    columns = ("entity_id", "now", "split", "transformed", *OUTCOME_COLUMNS, *earlier)
+    _require_columns(path, columns)
+    table = pq.read_table(path, columns=list(columns))
+    return DelayedRows(
+        entity_ids=table["entity_id"].combine_chunks(),
+        split=np.array(table["split"].to_pylist(), dtype=np.str_),
+        transformed=_matrix(table["transformed"]),
+        now_s=table["now"].cast(pa.int64()).to_numpy() / US_PER_S,
+        known=_knowledge(table, OUTCOME_COLUMNS),
+        known_earlier=_knowledge(table, earlier),
+    )
+
+
 def read_frame(path: Path) -> Frame:
     """Read the matured rows of a features file.
 
@@ -103,20 +162,7 @@ def read_frame(path: Path) -> Frame:
     Raises:
         TrainingError: a column or the names are absent.
     """
-    stored = pq.read_schema(path)
-    metadata = stored.metadata or {}
-    lacking = [name for name in COLUMNS if name not in stored.names]
-    lacking += [name for name in ("finished_names",) if name.encode() not in metadata]
-    if lacking:
-        raise TrainingError(
-            explain(
-                "features file lacks columns",
-                which=str(path),
-                expected=", ".join((*COLUMNS, "finished_names in its metadata")),
-                got=f"no {', '.join(lacking)}",
-                next_step="fit the graph again",
-            )
-        )
+    metadata = _require_columns(path, COLUMNS, "finished_names")
     table = pq.read_table(path, columns=list(COLUMNS))
     table = table.filter(table["matured"])
     return Frame(
@@ -127,6 +173,36 @@ def read_frame(path: Path) -> Frame:
         finished=_matrix(table["finished"]),
         finished_names=tuple(json.loads(metadata[b"finished_names"])),
     )
+
+
+def _require_columns(path: Path, columns: tuple[str, ...], *names: str) -> dict[bytes, bytes]:
+    """The metadata of a features file that has these columns and these names in its metadata."""
+    stored = pq.read_schema(path)
+    metadata = stored.metadata or {}
+    lacking = [name for name in columns if name not in stored.names]
+    lacking += [name for name in names if name.encode() not in metadata]
+    if lacking:
+        raise TrainingError(
+            explain(
+                "features file lacks columns",
+                which=str(path),
+                expected=", ".join((*columns, *(f"{name} in its metadata" for name in names))),
+                got=f"no {', '.join(lacking)}",
+                next_step="fit the graph again",
+            )
+        )
+    return dict(metadata)
+
+
+def _knowledge(table: pa.Table, columns: tuple[str, ...]) -> Knowledge:
+    return Knowledge(*(_seconds_after_now(table, name) for name in columns))
+
+
+def _seconds_after_now(table: pa.Table, name: str) -> Floats:
+    """Differences of integers, so that a whole horizon is not missed by a rounding error; infinite where there is none."""
+    now_us, time_us = (table[column].cast(pa.int64()) for column in ("now", name))
+    waited_s: Floats = (time_us.fill_null(0).to_numpy() - now_us.to_numpy()) / US_PER_S
+    return np.where(time_us.is_null().to_numpy(), np.inf, waited_s)
 
 
 def _matrix(column: pa.ChunkedArray) -> Matrix:

@@ -1,8 +1,11 @@
 """Train a spec's network on finished rows, calibrate it, and save it.
 
-Two networks by one recipe. ``evaluated.keras`` has seen only rows that were known at the test's base date; the gate judges it.
-``network.keras`` is what is served: the same one, or with ``refit`` a network trained on all matured rows. In both, whole
+Two networks by one recipe. ``evaluated.keras`` has learned only from what was known when the test's rows begin; the gate judges
+it. ``network.keras`` is what is served: the same one, or with ``refit`` a network trained on everything known. In both, whole
 entities are held out for early stopping and calibration.
+
+How labels are learned from is the spec's ``learning.method``: ``matured`` learns from rows whose horizon has passed, ``hazard``
+and ``fake_negative`` from all rows drawn before the cutoff, by what was known of each.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from typing import Final
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from features.errors import explain
-from models.cutoffs import EMBARGO, TEST, TRAIN, VALIDATION, hold_out
+from models.cutoffs import COLD, EMBARGO, TRAIN, VALIDATION, hold_out
 from models.errors import TrainingError
-from models.frame import Flags, Frame, Matrix, read_frame
+from models.fake_negatives import FakeNegative
+from models.frame import DelayedRows, Flags, Knowledge, Matrix, read_delayed_rows
+from models.hazard import Hazard
+from models.objectives import Lessons, Matured, Objective
 from models.specs import ModelSpec, NetworkSpec
 
 NETWORK_FILE: Final = "network.keras"
@@ -53,35 +58,93 @@ class Training:
     served: Fit
 
 
-def train(spec: ModelSpec, features_path: Path, out_dir: Path, *, seed: int) -> Training:
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is fitted, apart from its rows. ``warm_start`` is a network saved by the same recipe, or None."""
+
+    objective: Objective
+    network: NetworkSpec
+    seed: int
+    warm_start: Path | None = None
+
+
+def train(spec: ModelSpec, features_path: Path, out_dir: Path, *, seed: int, warm_start: Path | None = None) -> Training:
     """Train, calibrate and save the networks of a spec.
 
     Args:
         spec: of the model.
         features_path: what fitting the graph wrote (``features.parquet``).
         out_dir: gets ``network.keras`` and ``evaluated.keras``, each with one input (n, T) float32 and one output (n, 1)
-            float32, a probability; and ``training.json``.
+            float32, a probability, or (n, 1 + K) with the probabilities within K delay buckets; and ``training.json``.
         seed: of initial weights, shuffling and dropout; the same seed and rows give the same networks.
+        warm_start: a saved network of the same spec, whose weights training starts from: the champion's, say.
     Raises:
-        TrainingError: too few rows, or all labels of a split alike.
+        TrainingError: too few rows, all labels of a split alike, or a warm start of another shape.
     """
-    frame = read_frame(features_path)
+    recipe = Recipe(objective_of(spec), spec.network, seed, warm_start)
+    rows = read_delayed_rows(features_path)
+    lessons = split_lessons(spec, rows, rows.known_earlier, np.isin(rows.split, (TRAIN, VALIDATION, EMBARGO)))
     out_dir.mkdir(parents=True, exist_ok=True)
-    evaluated, fit = fit_network(frame.of(TRAIN), frame.of(VALIDATION), spec.network, seed=seed)
+    evaluated, fit = fit_network(*lessons, recipe)
     evaluated.save(out_dir / EVALUATED_FILE)
     served, served_fit = evaluated, fit
     if spec.refit:
-        known = frame.of(TRAIN, VALIDATION, EMBARGO, TEST)
-        held: Flags = hold_out(known.entity_ids, spec.cutoffs.validation_share)
-        served, served_fit = fit_network(known.where(~held), known.where(held), spec.network, seed=seed)
+        served, served_fit = fit_network(*split_lessons(spec, rows, rows.known, rows.split != COLD), recipe)
     served.save(out_dir / NETWORK_FILE)
-    summary = Training(spec.name, seed, frame.transformed.shape[1], fit, served_fit)
+    summary = Training(spec.name, seed, evaluated.input_shape[1], fit, served_fit)
     (out_dir / SUMMARY_FILE).write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
     return summary
 
 
-def fit_network(rows: Frame, held_out: Frame, spec: NetworkSpec, *, seed: int) -> tuple[keras.Model, Fit]:
-    """Fit one network: stop when the held-out log loss no longer falls, keep the best weights, calibrate on the same rows."""
+def objective_of(spec: ModelSpec) -> Objective:
+    """What the networks of a spec are fitted to."""
+    if spec.learning.method == "hazard":
+        return Hazard(spec.learning.delay_buckets_s, spec.label.positive)
+    if spec.learning.method == "fake_negative":
+        return FakeNegative(spec.label.horizon_s + spec.label.label_delay_s, spec.label.positive)
+    return Matured(spec.label.horizon_s, spec.label.positive)
+
+
+def split_lessons(spec: ModelSpec, rows: DelayedRows, known: Knowledge, drawn: Flags) -> tuple[Lessons, Lessons]:
+    """Lessons of the drawn rows by what was known of them: of most entities, and of those that are held out."""
+    held = hold_out(rows.entity_ids, spec.cutoffs.validation_share)
+    objective = objective_of(spec)
+    learned, held_out = (objective.teach(rows.transformed, rows.now_s, known, drawn & part) for part in (~held, held))
+    return learned, held_out
+
+
+def fit_network(rows: Lessons, held_out: Lessons, recipe: Recipe) -> tuple[keras.Model, Fit]:
+    """Fit one network: stop when the held-out loss no longer falls, keep the best weights, calibrate on the same rows."""
+    _require_rows(rows, held_out)
+    spec, objective = recipe.network, recipe.objective
+    keras.utils.set_random_seed(recipe.seed)
+    logits = build_network(rows.inputs.shape[1], objective.logits, spec)
+    if recipe.warm_start is not None:
+        start_from(logits, recipe.warm_start)
+    logits.compile(
+        keras.optimizers.Adam(spec.learning_rate),
+        objective.losses,
+        metrics=[keras.metrics.MeanMetricWrapper(objective.held_out_losses, name="log_loss")],
+        jit_compile=False,  # compiling by XLA takes longer than such a small network saves
+    )
+    stop = keras.callbacks.EarlyStopping("val_log_loss", mode="min", patience=spec.patience, restore_best_weights=True)
+    history = logits.fit(
+        rows.inputs,
+        rows.targets,
+        batch_size=spec.batch_size,
+        epochs=spec.epochs,
+        verbose=0,
+        callbacks=[stop],
+        validation_data=(held_out.inputs, held_out.targets),
+        validation_batch_size=PREDICTION_ROWS,
+    )
+    losses = history.history["val_log_loss"]
+    scale, shift = objective.calibrate(predict_all(logits, held_out.inputs), held_out.targets)
+    fit = Fit(len(rows), len(held_out), int(np.argmin(losses)) + 1, float(min(losses)), scale, shift)
+    return objective.finish(logits, scale, shift), fit
+
+
+def _require_rows(rows: Lessons, held_out: Lessons) -> None:
     if min(len(rows), len(held_out) * 4) < LEAST_ROWS:
         raise TrainingError(
             explain(
@@ -92,34 +155,42 @@ def fit_network(rows: Frame, held_out: Frame, spec: NetworkSpec, *, seed: int) -
                 next_step="import more history or draw denser cutoffs",
             )
         )
-    keras.utils.set_random_seed(seed)
-    logits = build_network(rows.transformed.shape[1], spec)
-    loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    logits.compile(
-        keras.optimizers.Adam(spec.learning_rate),
-        loss,
-        metrics=[keras.metrics.BinaryCrossentropy(from_logits=True, name="log_loss")],
-        jit_compile=False,  # compiling by XLA takes longer than such a small network saves
-    )
-    stop = keras.callbacks.EarlyStopping("val_log_loss", mode="min", patience=spec.patience, restore_best_weights=True)
-    history = logits.fit(
-        rows.transformed,
-        rows.label[:, None],
-        batch_size=spec.batch_size,
-        epochs=spec.epochs,
-        verbose=0,
-        callbacks=[stop],
-        validation_data=(held_out.transformed, held_out.label[:, None]),
-        validation_batch_size=PREDICTION_ROWS,
-    )
-    losses = history.history["val_log_loss"]
-    scale, shift = fit_calibration(predict(logits, held_out.transformed), held_out.label)
-    fit = Fit(len(rows), len(held_out), int(np.argmin(losses)) + 1, float(min(losses)), scale, shift)
-    return add_calibration(logits, scale, shift), fit
+    for part, name in ((rows, "to learn from"), (held_out, "held out")):
+        if (part.targets[0] == part.targets).all():
+            raise TrainingError(
+                explain(
+                    "rows cannot teach a classifier",
+                    which=f"{len(part)} rows {name}",
+                    expected="rows with and without an outcome",
+                    got=f"all with targets {part.targets[0].tolist()}",
+                    next_step="import more history or widen the horizon",
+                )
+            )
 
 
-def build_network(inputs: int, spec: NetworkSpec) -> keras.Model:
-    """(n, inputs) float32 -> (n, 1) float32, the mean of the members' logits."""
+def start_from(logits: keras.Model, path: Path) -> None:
+    """Give a new network the weights of a saved one, its calibration left out.
+
+    Raises:
+        TrainingError: their weights differ in shape.
+    """
+    saved = keras.saving.load_model(path).get_weights()[: len(logits.get_weights())]
+    wanted, found = ([weight.shape for weight in weights] for weights in (logits.get_weights(), saved))
+    if wanted != found:
+        raise TrainingError(
+            explain(
+                "network to start from has other layers",
+                which=str(path),
+                expected=str(wanted),
+                got=str(found),
+                next_step="start from a version of the same view and spec, or from none",
+            )
+        )
+    logits.set_weights(saved)
+
+
+def build_network(inputs: int, outputs: int, spec: NetworkSpec) -> keras.Model:
+    """(n, inputs) float32 -> (n, outputs) float32, the mean of the members' logits."""
     layers = keras.layers
     transformed = keras.Input((inputs,), dtype="float32", name="transformed")
     members = []
@@ -128,28 +199,16 @@ def build_network(inputs: int, spec: NetworkSpec) -> keras.Model:
         for units in spec.hidden:
             hidden = layers.Dense(units, activation="relu", kernel_regularizer=keras.regularizers.L2(spec.weight_decay))(hidden)
             hidden = layers.Dropout(spec.dropout)(hidden)
-        members.append(layers.Dense(1)(hidden))
+        members.append(layers.Dense(outputs)(hidden))
     return keras.Model(transformed, layers.Average()(members) if len(members) > 1 else members[0])
 
 
-def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int8]) -> tuple[float, float]:
-    """Scale and shift of the logit that fit the labels best.
-
-    Source: Platt, Probabilistic outputs for support vector machines, 1999.
-    """
-    fitted = LogisticRegression(C=1e6, max_iter=1_000).fit(logits[:, None], labels)
-    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
-
-
-def add_calibration(logits: keras.Model, scale: float, shift: float) -> keras.Model:
-    """The network as it is served: its last layer turns the logit into a calibrated probability."""
-    calibration = keras.layers.Dense(1, activation="sigmoid", name="probability")
-    network = keras.Model(logits.input, calibration(logits.output))
-    calibration.set_weights([np.array([[scale]], dtype=np.float32), np.array([shift], dtype=np.float32)])
-    return network
-
-
 def predict(network: keras.Model, transformed: Matrix) -> NDArray[np.float64]:
-    """(n,) outputs of a network with one output."""
-    outputs: NDArray[np.float64] = network.predict(transformed, batch_size=PREDICTION_ROWS, verbose=0)[:, 0].astype(np.float64)
+    """(n,) of a network's first output, the probability of label 1."""
+    return predict_all(network, transformed)[:, 0]
+
+
+def predict_all(network: keras.Model, transformed: Matrix) -> NDArray[np.float64]:
+    """(n, outputs) of a network."""
+    outputs: NDArray[np.float64] = network.predict(transformed, batch_size=PREDICTION_ROWS, verbose=0).astype(np.float64)
     return outputs

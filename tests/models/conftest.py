@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -45,9 +46,14 @@ def write_features(tmp_path: Path) -> WriteFeatures:
         # As labelled by absence: a row of label 0 saw its outcome 10 days later, and that was known after another.
         known = {f"outcome{part}_time": pa.array(now + days * DAY_S * US_PER_S, TIME, mask=label == 1)
                  for part, days in (("", 10), ("_known", 11))}  # fmt: skip
+        day_us = DAY_S * US_PER_S
+        drawn = now < 120 * day_us  # before the test, whose rows are labelled after one day of delay
+        earlier = {f"earlier_{name}": pc.if_else(pa.array(drawn), column, None) for name, column in known.items()}
+        known["observed_until"] = pa.array(now + 90 * day_us, TIME)
+        earlier["earlier_observed_until"] = pa.array(np.minimum(now + 90 * day_us, 119 * day_us), TIME, mask=~drawn)
         table = pa.table(
             {"entity_id": pa.array(ids.tolist()), "label": pa.array(label), "matured": pa.array(np.ones(len(ids), bool)),
-             "split": pa.array(split.tolist()), "now": pa.array(now).cast(TIME), **known,
+             "split": pa.array(split.tolist()), "now": pa.array(now).cast(TIME), **known, **earlier,
              "finished": lists(finished), "transformed": lists(inputs)}
         )  # fmt: skip
         metadata = {"finished_names": json.dumps(FINISHED_NAMES), "transformed_groups": json.dumps(GROUPS)}
