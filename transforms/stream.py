@@ -1,0 +1,98 @@
+"""The streaming job: announcements of the log's growth -> fold each partition into its shard -> what has changed.
+
+No window, no timer, no shuffle, so it means the same on every runner. The fold itself is ``features.stream_fold``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from features.declarations import Catalog, View
+from features.event_log.port import EventLog
+from features.online.store import OnlineStore
+from features.stream_fold import Folded, History, ShardFold
+from transforms.stream_source import Announced, Announcing, LogSource, allow_start
+
+DEFAULT_RUNNER: Final = "FnApiRunner"
+MICRO_BATCH: Final = 50_000
+"""At most about this many events a commit: bounds memory, and the time for which a shard's readers see the state before."""
+
+
+@dataclass(frozen=True)
+class StreamJob:
+    """One view's stream; pickled to the workers.
+
+    Attributes:
+        open_log, open_store: open the event log and the view's online store where the work is done.
+        history: ids in the batch log before the live one's start.
+        now_us: the clock, UTC microseconds.
+        report: called with every commit.
+        micro_batch: events a commit, at most about.
+    """
+
+    catalog: Catalog
+    view: View
+    open_log: Callable[[], EventLog]
+    open_store: Callable[[], OnlineStore]
+    history: History
+    now_us: Callable[[], int]
+    report: Callable[[Folded], None]
+    micro_batch: int = MICRO_BATCH
+
+
+def run_stream(
+    job: StreamJob, partitions: tuple[int, ...], *, runner: str = DEFAULT_RUNNER, until_caught_up: bool = False
+) -> None:
+    """Fold partitions into their shards until ``stream_source.request_stop``, or until all that was there has been folded.
+
+    Raises:
+        CommitConflict: another writer has taken a shard over.
+        EventLogError, StoreError, StoreUnavailable: the log's or the store's.
+    """
+    allow_start()
+    how = Announcing(job.open_log, job.now_us, until_caught_up)
+    options = PipelineOptions(flags=[], runner=runner, save_main_session=False, streaming=True)
+    with beam.Pipeline(options=options) as pipeline:
+        announced = pipeline | "Log" >> beam.io.Read(LogSource(how, partitions))
+        _ = announced | "Fold" >> beam.ParDo(FoldPartition(job))
+
+
+class FoldPartition(beam.DoFn):
+    """Follows an announcement: folds the partition into its shard up to there, micro-batch by micro-batch."""
+
+    def __init__(self, job: StreamJob) -> None:
+        self._job = job
+        self._log: EventLog | None = None
+        self._store: OnlineStore | None = None
+        self._folds: dict[int, ShardFold] = {}
+
+    def setup(self) -> None:
+        self._log, self._store = self._job.open_log(), self._job.open_store()
+
+    def process(self, announced: Announced) -> Iterator[Folded]:
+        fold = self._fold_of(announced.partition)
+        while fold.position.log_offset + 1 < announced.end_offset:
+            done = fold.fold_next(self._job.micro_batch, announced.looked_us)
+            if done:
+                self._job.report(done)
+                yield done
+        if fold.position.as_of_us < announced.looked_us:
+            fold.advance(announced.looked_us)
+
+    def teardown(self) -> None:
+        for opened in (self._log, self._store):
+            if opened is not None:
+                opened.close()
+
+    def _fold_of(self, partition: int) -> ShardFold:
+        if partition not in self._folds:
+            job, log, store = self._job, self._log, self._store
+            if log is None or store is None:
+                raise RuntimeError("setup() was not called")
+            self._folds[partition] = ShardFold(log, store, job.catalog, job.view, partition, job.history)
+        return self._folds[partition]
