@@ -275,9 +275,33 @@ def check_spec(spec: ModelSpec) -> None:
     _require(
         0 < spec.cutoffs.validation_share < 1, spec, "a validation share within (0, 1)", str(spec.cutoffs.validation_share)
     )
+    _check_learning(spec)
     named = {*spec.gate.must_beat, *spec.gate.must_match, spec.gate.slice_reference}
     _require(named <= set(spec.baselines), spec, f"gate baselines among {', '.join(spec.baselines)}", ", ".join(sorted(named)))
     _require(spec.gate.metric in METRICS, spec, f"one of {', '.join(METRICS)}", spec.gate.metric)
+
+
+def _check_learning(spec: ModelSpec) -> None:
+    """Delayed labels: what is learned, from which rows, and how, fit together."""
+    label, learning, edges_s = spec.label, spec.learning, spec.learning.delay_buckets_s
+    if learning.method == "hazard":
+        rising = edges_s == tuple(sorted(set(edges_s))) and edges_s and edges_s[0] > 0 and edges_s[-1] == label.horizon_s
+        _require(bool(rising), spec, "ascending delay buckets that end at the horizon", str(edges_s))
+        _require(
+            set(label.earlier_horizons_s) <= set(edges_s), spec, "earlier horizons at edges of delay buckets", str(edges_s)
+        )
+    _require(
+        learning.method == "matured" or learning.learner == "network", spec, "a network where rows have not matured",
+        f"{learning.learner} by {learning.method}",
+    )  # fmt: skip
+    if label.attribution is not None:
+        touches = ", ".join(label.attribution.touches)
+        drawn = bool(spec.cutoffs.at_events) and set(spec.cutoffs.at_events) <= set(label.attribution.touches)
+        _require(drawn, spec, f"rows drawn at touches, {touches}", ", ".join(spec.cutoffs.at_events) or "base dates")
+    if label.exclusion is not None:
+        # Before that, a row would be matured and its label could still turn.
+        waits = label.label_delay_s >= label.exclusion.window_s
+        _require(waits, spec, "a label delay no shorter than the exclusion's window", f"{label.label_delay_s} s")
 
 
 def _require(holds: bool, spec: ModelSpec, expected: str, got: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import keras
 import numpy as np
@@ -27,6 +27,7 @@ from models.frame import DelayedRows, Flags, Knowledge, Matrix, read_delayed_row
 from models.hazard import Hazard
 from models.objectives import Lessons, Matured, Objective
 from models.specs import ModelSpec, NetworkSpec
+from models.trees import fit_trees
 
 NETWORK_FILE: Final = "network.keras"
 EVALUATED_FILE: Final = "evaluated.keras"
@@ -37,7 +38,7 @@ PREDICTION_ROWS: Final = 8_192
 
 @dataclass(frozen=True)
 class Fit:
-    """How one network was trained: rows, epochs kept, log loss on the held-out entities, calibration of the logit."""
+    """How one network was trained: rows, epochs (or trees) kept, loss on the held-out entities, calibration of the logit."""
 
     rows: int
     held_out_rows: int
@@ -60,12 +61,16 @@ class Training:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is fitted, apart from its rows. ``warm_start`` is a network saved by the same recipe, or None."""
+    """How a network is fitted, apart from its rows. ``warm_start`` is a network saved by the same recipe, or None.
+
+    ``learner`` is that of ``Learning``; ``network`` is not asked where trees learn.
+    """
 
     objective: Objective
     network: NetworkSpec
     seed: int
     warm_start: Path | None = None
+    learner: Literal["network", "lightgbm"] = "network"
 
 
 def train(spec: ModelSpec, features_path: Path, out_dir: Path, *, seed: int, warm_start: Path | None = None) -> Training:
@@ -81,7 +86,7 @@ def train(spec: ModelSpec, features_path: Path, out_dir: Path, *, seed: int, war
     Raises:
         TrainingError: too few rows, all labels of a split alike, or a warm start of another shape.
     """
-    recipe = Recipe(objective_of(spec), spec.network, seed, warm_start)
+    recipe = Recipe(objective_of(spec), spec.network, seed, warm_start, spec.learning.learner)
     rows = read_delayed_rows(features_path)
     lessons = split_lessons(spec, rows, rows.known_earlier, np.isin(rows.split, (TRAIN, VALIDATION, EMBARGO)))
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -116,6 +121,17 @@ def split_lessons(spec: ModelSpec, rows: DelayedRows, known: Knowledge, drawn: F
 def fit_network(rows: Lessons, held_out: Lessons, recipe: Recipe) -> tuple[keras.Model, Fit]:
     """Fit one network: stop when the held-out loss no longer falls, keep the best weights, calibrate on the same rows."""
     _require_rows(rows, held_out)
+    if recipe.learner == "lightgbm":
+        trees = fit_trees(rows, held_out, seed=recipe.seed)
+        logits, epochs, loss = trees.logits, trees.rounds, trees.held_out_log_loss
+    else:
+        logits, epochs, loss = fit_layers(rows, held_out, recipe)
+    scale, shift = recipe.objective.calibrate(predict_all(logits, held_out.inputs), held_out.targets)
+    return recipe.objective.finish(logits, scale, shift), Fit(len(rows), len(held_out), epochs, loss, scale, shift)
+
+
+def fit_layers(rows: Lessons, held_out: Lessons, recipe: Recipe) -> tuple[keras.Model, int, float]:
+    """Layers before calibration, the epochs that made them, and their held-out loss."""
     spec, objective = recipe.network, recipe.objective
     keras.utils.set_random_seed(recipe.seed)
     logits = build_network(rows.inputs.shape[1], objective.logits, spec)
@@ -139,9 +155,7 @@ def fit_network(rows: Lessons, held_out: Lessons, recipe: Recipe) -> tuple[keras
         validation_batch_size=PREDICTION_ROWS,
     )
     losses = history.history["val_log_loss"]
-    scale, shift = objective.calibrate(predict_all(logits, held_out.inputs), held_out.targets)
-    fit = Fit(len(rows), len(held_out), int(np.argmin(losses)) + 1, float(min(losses)), scale, shift)
-    return objective.finish(logits, scale, shift), fit
+    return logits, int(np.argmin(losses)) + 1, float(min(losses))
 
 
 def _require_rows(rows: Lessons, held_out: Lessons) -> None:

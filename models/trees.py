@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from features.errors import explain
 from models.errors import TrainingError
-from models.frame import Frame
+from models.objectives import Lessons
 
 BLOCK_TREES: Final = 100
 """Trees that are evaluated together: bounds the memory of a large batch."""
@@ -130,10 +130,10 @@ class FittedTrees:
     held_out_log_loss: float
 
 
-def fit_trees(rows: Frame, held_out: Frame, *, seed: int) -> FittedTrees:
-    """Gradient boosting on transformed features, stopped when the held-out log loss no longer falls."""
-    training = lightgbm.Dataset(rows.transformed, rows.label)
-    validation = lightgbm.Dataset(held_out.transformed, held_out.label, reference=training)
+def fit_trees(rows: Lessons, held_out: Lessons, *, seed: int) -> FittedTrees:
+    """Gradient boosting on (n, T) inputs and (n, 1) labels, stopped when the held-out log loss no longer falls."""
+    training = lightgbm.Dataset(rows.inputs, rows.targets[:, 0])
+    validation = lightgbm.Dataset(held_out.inputs, held_out.targets[:, 0], reference=training)
     stop = lightgbm.early_stopping(PATIENCE, verbose=False)
     booster = lightgbm.train({**PARAMETERS, "seed": seed}, training, ROUNDS, valid_sets=[validation], callbacks=[stop])
     return FittedTrees(build_trees(booster), booster.best_iteration, booster.best_score["valid_0"]["binary_logloss"])

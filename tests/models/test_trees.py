@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.errors import TrainingError
+from models.objectives import Lessons
 from models.trees import BLOCK_TREES, BoostedTrees, build_trees, fit_trees, read_forest, round_down
 
 INPUTS = 6
@@ -114,12 +115,9 @@ def test_trees_are_saved_and_loaded_as_keras_and_as_a_saved_model(tmp_path: Path
 
 def test_fitting_stops_early_and_is_repeated_bit_for_bit_by_the_same_seed() -> None:
     features, label = draw(2_000)
-
-    class Rows:
-        def __init__(self, chosen: slice) -> None:
-            self.transformed, self.label = features[chosen], label[chosen]
-
-    fits = [fit_trees(Rows(slice(0, 1_500)), Rows(slice(1_500, 2_000)), seed=5) for _ in range(2)]  # type: ignore[arg-type]
+    lessons = Lessons(features, label[:, None].astype(np.float32))
+    parts = [Lessons(lessons.inputs[chosen], lessons.targets[chosen]) for chosen in (slice(0, 1_500), slice(1_500, 2_000))]
+    fits = [fit_trees(*parts, seed=5) for _ in range(2)]
     assert 1 < fits[0].rounds < 400
     assert fits[0].held_out_log_loss < 0.6
     assert np.array_equal(np.asarray(fits[0].logits(features)), np.asarray(fits[1].logits(features)))
