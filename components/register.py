@@ -1,22 +1,25 @@
 """Step: export graph and network as one SavedModel and register it as the next version."""
 
-from kfp.dsl import Input, Metrics, Model, Output
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 from components.image import component
 
 
 @component
 def register(  # noqa: PLR0913 - a step's arguments are its wires
-    model: str, workspace: str, run_id: str, started_at_us: int, graph: Input[Model], network: Input[Model],
-    evaluation: Input[Metrics], exported: Output[Model],
+    model: str, workspace: str, control_database: str, run_id: str, created_at: str, seed: int, rows: Input[Dataset],
+    graph: Input[Model], network: Input[Model], evaluation: Input[Metrics], exported: Output[Model],
 ) -> int:  # fmt: skip
-    """Write a blessed version that can be served.
+    """Write a blessed version that can be served; it becomes champion if the gate promotes it.
 
     Args:
         model: name of a model spec.
         workspace: folder that holds the registered models.
-        run_id: name of the run record.
-        started_at_us: when the run started (UTC microseconds).
+        control_database: SQLAlchemy URL; empty for the SQLite file in the workspace.
+        run_id: the run's name or id; a run registers one version, however often the step is tried.
+        created_at: when the run was created, ISO 8601 with its zone.
+        seed: what the run was seeded with.
+        rows: Parquet of the rows step; its metadata names the data.
         graph: folder of the fitted graph.
         network: folder of the train step.
         evaluation: JSON file of the evaluate step.
@@ -26,11 +29,11 @@ def register(  # noqa: PLR0913 - a step's arguments are its wires
     """
     from pathlib import Path
 
-    from components.registration import Products, register_version
+    from components.registration import Products, Run, register_version
     from features.workspace import Workspace
 
-    products = Products(Path(graph.path), Path(network.path), Path(evaluation.path))
-    target = Workspace(Path(workspace))
-    version = register_version(target, model, products, Path(exported.path), run_id=run_id, created_at_us=started_at_us)
+    products = Products(dict(rows.metadata), Path(graph.path), Path(network.path), Path(evaluation.path))
+    target = Workspace(Path(workspace), control_database)
+    version = register_version(target, model, products, Path(exported.path), Run(run_id, created_at, seed))
     exported.metadata.update({"version": version.version, "path": str(version.path)})
     return version.version

@@ -4,55 +4,97 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from components.code import code_version
+from components.image import IMAGE
+from features.errors import explain
 from features.workspace import Workspace
+from models.card import render_documents
+from models.errors import VersionError
 from models.evaluation import read_evaluation
 from models.gate import judge
+from models.lineage import trace
 from models.specs import load_spec
-from models.train import NETWORK_FILE
-from models.versions import ModelVersion, NewVersion, list_versions, register
+from models.train import EVALUATED_FILE, NETWORK_FILE
+from models.versions import EVALUATION_FILE, ModelVersion, NewVersion, list_versions, register
 from transforms.export import MODEL_RECORD, export_model
 
-EVALUATION_FILE: Final = "evaluation.json"
+US_PER_S: Final = 1_000_000
 
 
 @dataclass(frozen=True)
 class Products:
-    """What earlier steps made: the graph's folder, the network's folder, the evaluation's file."""
+    """What earlier steps made: the rows' metadata, the graph's folder, the network's folder, the evaluation's file."""
 
+    rows_metadata: Mapping[str, Any]
     graph: Path
     network: Path
     evaluation: Path
 
 
-def register_version(
-    workspace: Workspace, model: str, products: Products, scratch: Path, *, run_id: str, created_at_us: int
-) -> ModelVersion:
+@dataclass(frozen=True)
+class Run:
+    """Which run registers: its name or id, when it was created (ISO 8601 with its zone), and its seed."""
+
+    run_id: str
+    created_at: str
+    seed: int
+
+    @property
+    def created_at_us(self) -> int:
+        """UTC microseconds.
+
+        Raises:
+            VersionError: it is no instant. A KFP server before 2.17 leaves its own placeholder in place.
+        """
+        try:
+            return round(datetime.fromisoformat(self.created_at).timestamp() * US_PER_S)
+        except ValueError as error:
+            raise VersionError(
+                explain("run does not say when it was created", which=self.run_id, expected="an ISO 8601 time",
+                        got=repr(self.created_at), next_step="run it on a KFP server of release 2.17 or newer")
+            ) from error  # fmt: skip
+
+
+def register_version(workspace: Workspace, model: str, products: Products, scratch: Path, run: Run) -> ModelVersion:
     """Export and register the next version of a model; a run that has registered already gets the same version again.
 
     Args:
-        scratch: folder for the exported model; emptied first.
-        run_id: the run record's name; kept with the version.
-        created_at_us: when the run started, UTC microseconds.
+        scratch: folder for the exported model; emptied first. Gets the network that was judged, too: a later run asks it
+            where the served one has learned from that run's test rows.
     """
-    present = next((entry for entry in list_versions(workspace, model) if run_id and entry.run_id == run_id), None)
+    present = next((entry for entry in list_versions(workspace, model) if run.run_id and entry.run_id == run.run_id), None)
     if present is not None:
         return present
+    spec, evaluation = load_spec(model), read_evaluation(products.evaluation)
+    decision = judge(spec, products.evaluation)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     export_model(products.graph, products.network / NETWORK_FILE, scratch)
+    shutil.copyfile(products.network / EVALUATED_FILE, scratch / EVALUATED_FILE)
     shutil.copyfile(products.evaluation, scratch / EVALUATION_FILE)
     record = json.loads((scratch / MODEL_RECORD).read_text(encoding="utf-8"))
-    decision = judge(load_spec(model), products.evaluation)
-    candidates = read_evaluation(products.evaluation)["candidates"]
+    champion = evaluation.get("champion")
+    lineage = trace(
+        spec, products.rows_metadata, code={**code_version(), "image": IMAGE}, seed=run.seed,
+        parent_champion=None if champion is None else int(champion["version"]),
+    )  # fmt: skip
     new = NewVersion(
-        model=model, created_at_us=created_at_us, run_id=run_id, blessed=decision.blessed, reason=decision.reason,
+        model=model, created_at_us=run.created_at_us, run_id=run.run_id, blessed=decision.blessed, reason=decision.reason,
         view_key=record["view"]["key"], view_hash=record["view_hash"], graph_hash=record["graph_hash"],
         metrics={
-            f"{name}_{metric}": figure["value"] for name, figures in candidates.items() for metric, figure in figures.items()
+            f"{name}_{metric}": figure["value"]
+            for name, figures in evaluation["candidates"].items() for metric, figure in figures.items()
         },
+        lineage=lineage,
     )  # fmt: skip
-    return register(workspace, new, scratch)
+
+    def describe(version: ModelVersion) -> Mapping[str, str]:
+        return render_documents(spec, version, evaluation, decision)
+
+    return register(workspace, new, scratch, promoted=decision.promoted, documents=describe)

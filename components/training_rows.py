@@ -51,7 +51,8 @@ class DataVersions:
 
     def as_record(self) -> dict[str, Any]:
         """For a run record: one flat mapping."""
-        return {"catalog": self.catalog, "view": self.view, "view_hash": self.view_hash, **self.tables}
+        own = {"catalog": self.catalog, "view": self.view, "view_hash": self.view_hash, "log_end_us": self.log_end_us}
+        return {**own, **self.tables}
 
 
 def describe_data(workspace: Workspace, model: str) -> DataVersions:
@@ -88,8 +89,8 @@ def describe_data(workspace: Workspace, model: str) -> DataVersions:
 def build_training_rows(workspace: Workspace, model: str, known_at_us: int, path: Path) -> dict[str, Any]:
     """Write a model's training rows to ``path``, one Parquet file of ``training_schema``; it appears whole or not at all.
 
-    Nothing enters that became known after ``known_at_us``. Where the log ends before it, the log's end takes its place:
-    silence after the end of the log is no evidence that nothing happened.
+    Nothing enters that became known after ``known_at_us``. Where the log ends before it, or it is 0, the log's end takes its
+    place: silence after the end of the log is no evidence that nothing happened.
 
     Returns:
         Counts by split and the data versions, for the artifact's metadata.
@@ -99,7 +100,7 @@ def build_training_rows(workspace: Workspace, model: str, known_at_us: int, path
     spec = load_spec(model)
     catalog, view = declarations_of(model)
     versions = describe_data(workspace, model)
-    known_at_us = min(known_at_us, versions.log_end_us)
+    known_at_us = min(known_at_us or versions.log_end_us, versions.log_end_us)
     log = read_events(workspace, catalog, view.entity, known_by_us=known_at_us)
     events = deduplicate(log, horizon_s=DEDUPLICATION_HORIZON_S)
     sample = sample_rows(events, spec, lag_s=view.lag_s, known_at_us=known_at_us)

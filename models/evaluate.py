@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models import bootstrap
-from models.baselines import Baseline, fit_baseline
+from models.baselines import Baseline, fit_baseline, read_known_rows
 from models.comparison import Scores, compare, compare_part, compare_slices
 from models.curves import calibration_table, lift_curve, roc_curve
 from models.cutoffs import COLD, TEST, TRAIN, VALIDATION
@@ -45,13 +45,13 @@ def evaluate(
         TrainingError: a split lacks rows of a class.
     """
     frame = read_frame(features_path)
-    train, validation, test = frame.of(TRAIN), frame.of(VALIDATION), frame.of(TEST)
-    cold = frame.where(frame.split == COLD)
+    test, cold = frame.of(TEST), frame.where(frame.split == COLD)
+    learned, held_out = read_known_rows(spec, features_path)
     network = keras.models.load_model(network_dir / EVALUATED_FILE)
-    baselines = {name: fit_baseline(name, spec, train, validation) for name in spec.baselines}
+    baselines = {name: fit_baseline(name, spec, learned, held_out) for name in spec.baselines}
     outputs = _predict(network, test.transformed)
     scores = {NETWORK: outputs[:, 0]} | _score(baselines, test)
-    if champion is not None:
+    if champion is not None and champion.scores is not None:
         scores[CHAMPION] = champion.scores
     evaluation = measure(spec, test, scores, resamples=RESAMPLES, seed=seed)
     evaluation["slices"][COLD_NAME] = _measure_cold(cold, network, baselines, seed=seed)

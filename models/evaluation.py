@@ -48,12 +48,12 @@ class Champion:
     """The version in production.
 
     Attributes:
-        about: facts that a report shows, ``version`` among them.
-        scores: (n,) its probabilities of the test rows, in their order in the features file.
+        about: facts that a report shows: ``version``, and ``note``, which says what was asked or why nothing could be.
+        scores: (n,) its probabilities of the test rows, in their order in the features file; None where it cannot be compared.
     """
 
     about: Mapping[str, Any]
-    scores: NDArray[np.float64]
+    scores: NDArray[np.float64] | None
 
 
 def read_evaluation(path: Path) -> Evaluation:

@@ -13,7 +13,7 @@ A model is blessed if all of these hold on the test rows:
                  ``max_calibration_error``, noise allowed for
 
 A blessed model is promoted if there is no champion, or if the paired interval of its gain over the champion lies above zero.
-Otherwise it stays a candidate and the champion is kept.
+Otherwise, also where the two cannot be compared, it stays a candidate and the champion is kept.
 """
 
 from __future__ import annotations
@@ -161,10 +161,13 @@ def _approvals(evaluation: Evaluation, gate: Gate, slices: list[JudgedSlice]) ->
 
 
 def _promote(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
-    if CHAMPION not in evaluation["gains"]:
+    champion = evaluation.get("champion")
+    if champion is None:
         return True, "promoted: there is no champion"
+    title = f"champion version {champion['version']}"
+    if CHAMPION not in evaluation["gains"]:
+        return False, f"{title} kept: {champion['note']}"
     gain = evaluation["gains"][CHAMPION][gate.metric]
-    title = f"champion version {evaluation['champion']['version']}"
     if gain["low"] > 0:
         return True, f"promoted: {gate.metric} beats {title} by {_show(gain)}"
     return False, f"{title} kept: gain {_show(gain)} is not above 0"

@@ -18,7 +18,7 @@ class Lineage:
         tables: Delta version by table, the event log and every profile; -1 where nothing was ever written.
         log_end_us: newest ingest_time of the event log when the rows were made.
         known_at_us: nothing that became known later entered training; the served network has learned from outcomes up to it.
-        tested_from_us: the earliest ``now`` of a test row; the evaluated network has learned nothing that became known later.
+        test_begins_us: when the test rows begin; the evaluated network has learned nothing that became known later.
         rows: training rows and positives by split.
         code: package version, git commit and whether files differed, image.
         label, population, cutoffs, learning, network: the parts of the spec that it was trained by, as JSON.
@@ -30,7 +30,7 @@ class Lineage:
     tables: Mapping[str, int]
     log_end_us: int
     known_at_us: int
-    tested_from_us: int
+    test_begins_us: int
     rows: Mapping[str, int]
     code: Mapping[str, str | bool | None]
     label: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Lineage:
 
 
 def trace(
-    spec: ModelSpec, rows_metadata: Mapping[str, Any], *, tested_from_us: int, code: Mapping[str, str | bool | None], seed: int,
+    spec: ModelSpec, rows_metadata: Mapping[str, Any], *, code: Mapping[str, str | bool | None], seed: int,
     parent_champion: int | None,
 ) -> Lineage:  # fmt: skip
     """The lineage of a network that was trained by a spec on rows.
@@ -60,7 +60,8 @@ def trace(
     parts = {name: jsonable(getattr(spec, name)) for name in ("label", "population", "cutoffs", "learning", "network")}
     return Lineage(
         catalog=str(rows_metadata["catalog"]), tables=tables, log_end_us=int(rows_metadata["log_end_us"]),
-        known_at_us=int(rows_metadata["known_at_us"]), tested_from_us=tested_from_us, rows=counts, code=dict(code),
+        known_at_us=int(rows_metadata["known_at_us"]), test_begins_us=int(rows_metadata["test_begins_us"]),
+        rows=counts, code=dict(code),
         seed=seed, parent_champion=parent_champion, **parts,
     )  # fmt: skip
 

@@ -25,6 +25,8 @@ from models.lineage import Lineage, read_lineage
 from models.registry import CANDIDATE, CHAMPION, VersionRow, is_absent, open_session
 
 REGISTRATION: Final = "registration"
+EVALUATION_FILE: Final = "evaluation.json"
+"""The evaluation among a version's artifacts."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from kfp import components, local
+from kfp import components, dsl, local
 
 from features.errors import explain
 from pipelines.errors import StepFailed
@@ -67,12 +67,19 @@ def run_pipeline(
     write_record(folder, record)
     with (folder / LOG_FILE).open("w", encoding="utf-8") as log:
         watch = StepWatch(step_names(text), log, clock=clocks.seconds, notify=update)
-        error = _execute(text, record.parameters, folder / STEPS_FOLDER, watch)
+        error = _execute(name_run(text, record), record.parameters, folder / STEPS_FOLDER, watch)
     finished = replace(conclude(current[0], folder / STEPS_FOLDER, error), finished_at=clocks.now_text())
     write_record(folder, finished)
     if finished.status == "failed":
         raise StepFailed(finished.error)
     return finished
+
+
+def name_run(text: str, record: RunRecord) -> str:
+    """The compiled pipeline with the run's name and start where a cluster would put its own."""
+    return text.replace(dsl.PIPELINE_JOB_ID_PLACEHOLDER, record.run_id).replace(
+        dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER, record.started_at
+    )
 
 
 def _execute(text: str, parameters: Mapping[str, Any], root: Path, watch: StepWatch) -> str:

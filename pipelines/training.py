@@ -12,16 +12,15 @@ from pipelines.profile import DATA, LIGHT, TENSOR
 
 
 @dsl.pipeline(name="training", description="Train a model as known at a time; register it if it is blessed.")
-def training(model: str, workspace: str, known_at_us: int, started_at_us: int, seed: int = 0, run_id: str = "") -> None:
-    """Train one model.
+def training(model: str, workspace: str, known_at_us: int = 0, seed: int = 0, control_database: str = "") -> None:
+    """Train one model. The run's name and start come from KFP, so that a schedule needs to know neither.
 
     Args:
         model: name of a model spec, such as ``churn``.
         workspace: folder with log, profiles and models, as the steps see it.
-        known_at_us: nothing that became known later enters training (UTC microseconds).
-        started_at_us: when the run starts (UTC microseconds); the registered version keeps it.
+        known_at_us: nothing that became known later enters training (UTC microseconds); 0 for the end of the log.
         seed: seed of initial weights, shuffling and bootstrap.
-        run_id: name of the run record, kept with the registered version.
+        control_database: SQLAlchemy URL without a password; empty for the SQLite file in the workspace.
     """
     rows = training_rows(model=model, workspace=workspace, known_at_us=known_at_us)
     DATA.apply(rows)
@@ -30,7 +29,8 @@ def training(model: str, workspace: str, known_at_us: int, started_at_us: int, s
     network = train(model=model, features=graph.outputs["features"], seed=seed)
     TENSOR.apply(network)
     evaluation = evaluate(
-        model=model, features=graph.outputs["features"], network=network.outputs["network"], seed=seed,
+        model=model, workspace=workspace, control_database=control_database, rows=rows.outputs["rows"],
+        features=graph.outputs["features"], network=network.outputs["network"], seed=seed,
     )  # fmt: skip
     TENSOR.apply(evaluation)
     decision = gate(model=model, evaluation=evaluation.outputs["evaluation"])
@@ -38,7 +38,8 @@ def training(model: str, workspace: str, known_at_us: int, started_at_us: int, s
     # KFP's local runner reads a condition on a step's one unnamed output; a named one it takes for false.
     with dsl.If(decision.outputs["Output"] == "blessed", name="blessed"):
         registration = register(
-            model=model, workspace=workspace, run_id=run_id, started_at_us=started_at_us, graph=graph.outputs["graph"],
-            network=network.outputs["network"], evaluation=evaluation.outputs["evaluation"],
+            model=model, workspace=workspace, control_database=control_database, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            created_at=dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER, seed=seed, rows=rows.outputs["rows"],
+            graph=graph.outputs["graph"], network=network.outputs["network"], evaluation=evaluation.outputs["evaluation"],
         )  # fmt: skip
         TENSOR.apply(registration)

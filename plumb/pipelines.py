@@ -62,8 +62,8 @@ def launch(workspace: Workspace, model: str, *, known_at_us: int | None = None, 
     Raises:
         PlumblineError: the model is unknown, its log is empty, the compiled pipeline is stale, or a step failed.
     """
+    from components.code import code_version
     from components.training_rows import describe_data
-    from pipelines.code import code_version
     from pipelines.compile import pipeline_hash, read_compiled
     from pipelines.records import RunRecord
     from pipelines.run import Clocks, run_pipeline
@@ -78,9 +78,8 @@ def launch(workspace: Workspace, model: str, *, known_at_us: int | None = None, 
         "model": model,
         "workspace": str(workspace.root.resolve()),
         "known_at_us": known_at_us,
-        "started_at_us": started_us,
         "seed": seed,
-        "run_id": run_id,
+        "control_database": workspace.control_url,
     }
     record = RunRecord(
         run_id=run_id,

@@ -1,4 +1,4 @@
-"""Which code a run was made with."""
+"""Which code a run was made with: of the process that asks, on this machine or in an image."""
 
 from __future__ import annotations
 
