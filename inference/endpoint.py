@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from kserve import InferRequest, InferResponse, Model
 
 from features.errors import PlumblineError
-from features.online.store import EntityIdError, OnlineStore
+from features.online.breaker import CLOSED, HALF_OPEN, OPEN
+from features.online.guarded import GuardedStore
+from features.online.store import EntityIdError
 from inference import metrics
 from inference.artifact import ModelArtifact
 from inference.errors import RequestError
@@ -38,7 +40,7 @@ class ScoringModel(Model):
         settings: ServerSettings,
         artifact: ModelArtifact,
         predictor: Predictor,
-        store: OnlineStore,
+        store: GuardedStore,
         clock_us: Callable[[], int],
     ) -> None:
         super().__init__(settings.model_name)
@@ -123,6 +125,8 @@ class ScoringModel(Model):
     def _count(self, answer: Answer) -> None:
         metrics.ENTITIES.labels(self.name).inc(len(answer.request.entity_ids))
         metrics.COLD.labels(self.name).inc(sum(answer.inputs.cold))
+        for state in (CLOSED, OPEN, HALF_OPEN):
+            metrics.BREAKER.labels(self.name, state).set(state == self._store.breaker.state)
         for reason, count in Counter(answer.inputs.degraded).items():
             if reason is not None:
                 metrics.DEGRADED.labels(self.name, reason).inc(count)

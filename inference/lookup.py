@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from features import layout
 from features.declarations import Field
 from features.errors import StateError, explain
-from features.online.store import NO_OFFSET, Lookup, OnlineStore
+from features.online.store import NO_OFFSET, Lookup, OnlineReader, Watermark
 from inference.requests import ScoreRequest
 
 HEADER: Final = struct.Struct("<qq")
@@ -24,6 +24,9 @@ STATE_AFTER_NOW: Final = "state_after_now"
 """The shard holds events that were not known yet at ``now``: a replay of the past against a newer store."""
 STALE_STATE: Final = "stale_state"
 """The shard is older than the view's freshness SLA."""
+
+UNKNOWN: Final = Watermark()
+"""Position of a shard of which the store could tell nothing."""
 
 PYTHON_TYPES: Final[dict[str, type]] = {"string": str, "int64": int}
 
@@ -49,7 +52,7 @@ class Inputs:
     degraded: list[str | None]
 
 
-def look_up(store: OnlineStore, request: ScoreRequest, profile_fields: Sequence[Field], freshness_sla_s: int) -> Inputs:
+def look_up(store: OnlineReader, request: ScoreRequest, profile_fields: Sequence[Field], freshness_sla_s: int) -> Inputs:
     """Read everything that the graph needs to know about the request's entities.
 
     Raises:
@@ -57,7 +60,7 @@ def look_up(store: OnlineStore, request: ScoreRequest, profile_fields: Sequence[
         StateError: a stored state or profile is damaged.
         StoreError, StoreUnavailable: the store's.
     """
-    found = store.get_many(request.entity_ids)
+    found = store.get_many(request.entity_ids, profiles=bool(profile_fields))
     age_us, degraded = _freshness(found, request.now_us, freshness_sla_s)
     tensors: dict[str, list[Any] | NDArray[np.int64]] = {
         "state": found.states,
@@ -79,11 +82,13 @@ def _freshness(found: Lookup, now_us: list[int], freshness_sla_s: int) -> tuple[
     sla_us = freshness_sla_s * layout.US_PER_S
     ages: list[int] = []
     reasons: list[str | None] = []
-    for shard, now in zip(found.shards, now_us, strict=True):
-        mark = found.watermarks[shard]
+    for shard, now, stand_in in zip(found.shards, now_us, found.degraded, strict=True):
+        mark = found.watermarks.get(shard, UNKNOWN)
         age = now - max(mark.as_of_us, mark.ingest_time_us)
-        if mark.log_offset == NO_OFFSET and not mark.as_of_us:
-            reason: str | None = EMPTY_SHARD
+        if stand_in is not None:
+            reason: str | None = stand_in
+        elif mark.log_offset == NO_OFFSET and not mark.as_of_us:
+            reason = EMPTY_SHARD
         elif mark.ingest_time_us > now:
             reason = STATE_AFTER_NOW
         else:
@@ -99,7 +104,7 @@ def _offsets(found: Lookup, entity_ids: list[str]) -> list[int]:
     offsets: list[int] = []
     for row, (state, shard) in enumerate(zip(found.states, found.shards, strict=True)):
         if not state:
-            offsets.append(found.watermarks[shard].log_offset)
+            offsets.append(found.watermarks.get(shard, UNKNOWN).log_offset)
             continue
         if len(state) % layout.RECORD_BYTES:
             raise _damaged(entity_ids[row], f"a multiple of {layout.RECORD_BYTES} bytes", f"{len(state)} bytes")

@@ -15,8 +15,10 @@ from fastapi.exceptions import FastAPIDeprecationWarning
 from kserve import ModelServer
 
 from features.errors import explain
-from features.online.lmdb import LmdbStore
-from inference.artifact import ModelArtifact, read_artifact
+from features.online.addresses import ViewVersion, open_store
+from features.online.guarded import SOURCES, GuardedStore
+from inference import metrics
+from inference.artifact import read_artifact
 from inference.dataplane import FixedRepository, ScoringDataPlane
 from inference.endpoint import ScoringModel
 from inference.errors import ServerError
@@ -108,32 +110,32 @@ def run_server(settings: ServerSettings, *, clock_us: Callable[[], int], announc
     Raises:
         ArtifactError: the model folder cannot be served.
         StoreError: the online store is missing, damaged, or of another view version.
+        StoreUnavailable: it does not answer; once the server has started, it answers without the store.
         ServerError: a port is taken, or the model does not answer.
     """
     artifact = read_artifact(settings.model_path)
-    with open_store(settings, artifact) as store, bind(settings.http_port) as listener:
+    version = ViewVersion.of(artifact.catalog, artifact.view)
+    # A server that has never met its store cannot know that it is of the model's view version, so it does not start.
+    opened = open_store(settings.store, version, readonly=True, timeout_s=settings.lookup_budget_s)
+    with opened as store, bind(settings.http_port) as listener:
         # Loading TensorFlow takes seconds; what is wrong with files and ports has been said by now.
         from inference.predictor import Predictor, use_one_thread_a_prediction
 
         use_one_thread_a_prediction()
         predictor = Predictor(artifact)
         predictor.warm_up()
-        model = ScoringModel(settings, artifact, predictor, store, clock_us)
+        guarded = GuardedStore(store, settings.limits, clock_us, count_sources(settings.model_name))
+        model = ScoringModel(settings, artifact, predictor, guarded, clock_us)
         try:
             LoopbackModelServer(settings).serve(model, listener, announce)
         finally:
             model.close()
 
 
-def open_store(settings: ServerSettings, artifact: ModelArtifact) -> LmdbStore:
-    """The online store of the view version that the model pins, for reading."""
-    return LmdbStore.open(
-        settings.store_path,
-        view_key=artifact.view.key,
-        view_hash=artifact.view_hash,
-        partitions=artifact.catalog.log_partitions,
-        readonly=True,
-    )
+def count_sources(model_name: str) -> Callable[[str, int], None]:
+    """Counts for a model's lookups; every source starts at 0, so that a first fallback is seen as a rise."""
+    counters = {source: metrics.LOOKUPS.labels(model_name, source) for source in SOURCES}
+    return lambda source, count: counters[source].inc(count)
 
 
 def bind(port: int) -> socket.socket:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from features.online.guarded import Limits
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,9 @@ class ServerSettings:
         model_name: the model's name in URLs and gRPC requests.
         model_version: its registered version.
         model_path: folder of that version, with ``saved_model/`` and ``model.json``.
-        store_path: folder of the online store of the model's view version.
+        store: online store of the model's view version: folder of an LMDB store, or URL of a Redis server.
+        lookup_budget_s: seconds that a store on a server may let a request wait before the reply does without it.
+        limits: how far the store is spared, and replaced while it is down.
         http_port, grpc_port: ports on 127.0.0.1; 0 lets the system choose.
         revision: which of several deployments of the model answers; every reply carries it.
         max_entities: most entities in one request; more are refused.
@@ -25,7 +29,9 @@ class ServerSettings:
     model_name: str
     model_version: int
     model_path: Path
-    store_path: Path
+    store: str
+    lookup_budget_s: float = 0.05
+    limits: Limits = field(default_factory=Limits)
     http_port: int = 8080
     grpc_port: int = 8081
     revision: str = "stable"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,15 +16,18 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 TIMEOUT_S = 30.0
+STORE_HELP = "Online store: a folder, or redis://HOST:PORT/DATABASE. PLUMB_STORE or the workspace's own where not given."
 
 
-def serve(
+def serve(  # noqa: PLR0913 - one argument an option
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="Name of a registered model.")],
     version: Annotated[int | None, typer.Option(help="Its version; the newest blessed one where not given.")] = None,
     port: Annotated[int, typer.Option(help="HTTP port on 127.0.0.1; 0 takes a free one.")] = 8080,
     grpc_port: Annotated[int, typer.Option(help="gRPC port on 127.0.0.1; 0 takes a free one.")] = 8081,
-    store: Annotated[Path | None, typer.Option(help="Folder of the online store; the workspace's own where not given.")] = None,
+    store: Annotated[str | None, typer.Option(help=STORE_HELP)] = None,
+    lookup_budget_ms: Annotated[int, typer.Option(min=1, help="Milliseconds that a store on a server may take.")] = 50,
+    cache_ttl_s: Annotated[float, typer.Option(min=0, help="Seconds for which a looked-up user is not looked up again.")] = 0.0,
 ) -> None:
     """Serve a blessed model over V1, V2 and gRPC until stopped by SIGTERM or Ctrl-C."""
     from models.versions import load
@@ -33,8 +35,10 @@ def serve(
     settings: Settings = ctx.obj
     chosen = load(settings.workspace, model, version)
 
+    from features.online.guarded import Limits
     from inference.server import Addresses, run_server
     from inference.settings import ServerSettings
+    from plumb.features import store_of
     from plumb.instants import now_us
 
     def announce(addresses: Addresses) -> None:
@@ -45,7 +49,9 @@ def serve(
             model_name=model,
             model_version=chosen.version,
             model_path=chosen.path,
-            store_path=store or settings.workspace.online(chosen.view_key),
+            store=store or store_of(settings, chosen.view_key, None),
+            lookup_budget_s=lookup_budget_ms / 1_000,
+            limits=Limits(cache_ttl_s=cache_ttl_s),
             http_port=port,
             grpc_port=grpc_port,
         ),
@@ -64,10 +70,11 @@ def score(
     url: Annotated[str, typer.Option(help="Where the server listens.")] = DEFAULT_URL,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reply as JSON.")] = False,
 ) -> None:
-    """Score one entity on a running server and show the finished features behind the score."""
+    """Score one entity on a running server: why it has this score, and the finished features behind it."""
     import httpx
 
     from plumb.instants import parse_instant
+    from plumb.scores import show
 
     instance: dict[str, Any] = {"entity_id": user}
     if now is not None:
@@ -75,7 +82,7 @@ def score(
     with httpx.Client(base_url=url, timeout=TIMEOUT_S) as client:
         if field:
             instance |= read_fields(field, call(client, "GET", f"/v2/models/{model}")["inputs"])
-        body = {"instances": [instance], "parameters": {"features": True}}
+        body = {"instances": [instance], "parameters": {"features": True, "explain": True}}
         reply = call(client, "POST", f"/v1/models/{model}:predict", body)
     if as_json:
         typer.echo(json.dumps(reply, indent=2))
@@ -132,27 +139,3 @@ def call(client: httpx.Client, method: str, path: str, body: dict[str, Any] | No
         reason = content.get("error") if isinstance(content, dict) else response.text
         raise CommandError(f"server replied {response.status_code}: {reason}")
     return content
-
-
-def show(reply: dict[str, Any]) -> None:
-    """Print the score, what it rests on, and every finished feature."""
-    from rich.console import Console
-    from rich.table import Table
-
-    prediction = reply["predictions"][0]
-    summary = Table("score", "entity", "model", "state", "log position", "age", title_justify="left")
-    summary.add_row(
-        f"{prediction['score']:.6f}",
-        prediction["entity_id"],
-        f"{reply['model_name']} version {reply['model_version']} ({reply['revision']})",
-        ("cold" if prediction["cold"] else "known") + (f", {prediction['degraded']}" if prediction["degraded"] else ""),
-        f"{prediction['log_partition']}:{prediction['log_offset']}",
-        f"{prediction['age_s']:.0f} s",
-    )
-    features = Table("finished feature", "value")
-    features.columns[1].justify = "right"
-    for name, value in prediction["features"].items():
-        features.add_row(name, "" if value is None else f"{value:g}")
-    console = Console()
-    console.print(summary)
-    console.print(features)

@@ -15,6 +15,8 @@ from plumb.errors import SettingsError
 
 PREFIX = "PLUMB_"
 WORKSPACE_KEY = "PLUMB_WORKSPACE"
+STORE_KEY = "PLUMB_STORE"
+KEYS = (WORKSPACE_KEY, STORE_KEY)
 DEFAULT_WORKSPACE = "workspace"
 
 # oneDNN picks its kernels by the shape of a batch, so the same row can differ in its last bits between batches; training
@@ -30,6 +32,8 @@ class Settings:
 
     workspace_root: Path
     """Folder that holds the event log, stores, runs and models; made by the first command that writes."""
+    store: str | None = None
+    """Address of the online store, which may hold a password; None stands for the workspace's own LMDB folders."""
 
     @property
     def workspace(self) -> Workspace:
@@ -46,13 +50,13 @@ def read_settings(environment: Mapping[str, str], *, workspace: Path | None = No
     Raises:
         SettingsError: a ``PLUMB_`` key is not one of ours (most often a misspelling), or is empty.
     """
-    unknown = sorted(key for key in environment if key.startswith(PREFIX) and key != WORKSPACE_KEY)
+    unknown = sorted(key for key in environment if key.startswith(PREFIX) and key not in KEYS)
     if unknown:
         raise SettingsError(
             explain(
                 "unknown setting",
                 which=f"environment variable {unknown[0]}",
-                expected=WORKSPACE_KEY,
+                expected=" or ".join(KEYS),
                 got=", ".join(unknown),
                 next_step="unset it or correct its name",
             )
@@ -79,7 +83,7 @@ def read_settings(environment: Mapping[str, str], *, workspace: Path | None = No
                 next_step="pass another --workspace",
             )
         )
-    return Settings(workspace_root=root)
+    return Settings(workspace_root=root, store=environment.get(STORE_KEY) or None)
 
 
 def prepare_native_libraries(environment: MutableMapping[str, str]) -> None:
