@@ -1,12 +1,18 @@
-"""What a model must beat: each baseline is fitted on the training rows and scores any rows of the same frame."""
+"""What a model must beat: each baseline is fitted on the training rows and scores any rows of the same frame.
+
+Baselines learn from rows whose labels had matured, as known when the test's rows begin, whatever the model learns from.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Final, Protocol
 
 import lightgbm
 import numpy as np
+import pyarrow.parquet as pq
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -14,8 +20,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from features.errors import explain
+from models.cutoffs import EMBARGO, TRAIN, VALIDATION, hold_out
 from models.errors import SpecError
-from models.frame import Floats, Frame
+from models.frame import Floats, Frame, read_delayed_rows, read_frame
 from models.specs import ModelSpec
 
 
@@ -111,6 +118,22 @@ BASELINES: Final[dict[str, Callable[[ModelSpec, Frame, Frame], Baseline]]] = {
     "lightgbm": LightGBM,
 }
 """Fits a baseline by its name from a spec, training rows and validation rows."""
+
+
+def read_known_rows(spec: ModelSpec, features_path: Path) -> tuple[Frame, Frame]:
+    """Rows to fit baselines on and those of held-out entities: matured when the test's rows begin, labelled as known then.
+
+    Raises:
+        TrainingError: there are none, or all of their labels are alike.
+    """
+    matured = pq.read_table(features_path, columns=["matured"])["matured"].to_numpy()
+    known = read_delayed_rows(features_path).known_earlier
+    label = np.isfinite(known.outcome_s) == (spec.label.positive == "occurs")
+    frame = replace(read_frame(features_path), label=label[matured].astype(np.int8))
+    rows = frame.where(known.observed_s[matured] >= spec.label.horizon_s)
+    held = hold_out(rows.entity_ids, spec.cutoffs.validation_share)
+    learned, held_out = (rows.where(part).of(TRAIN, VALIDATION, EMBARGO) for part in (~held, held))
+    return learned, held_out
 
 
 def fit_baseline(name: str, spec: ModelSpec, rows: Frame, validation: Frame) -> Baseline:

@@ -15,7 +15,7 @@ from models import bootstrap
 from models.baselines import Baseline, fit_baseline, read_known_rows
 from models.comparison import Scores, compare, compare_part, compare_slices
 from models.curves import calibration_table, lift_curve, roc_curve
-from models.cutoffs import COLD, TEST, TRAIN, VALIDATION
+from models.cutoffs import COLD, TEST
 from models.evaluation import CHAMPION, COLD_NAME, FORMAT, NETWORK, Champion, Evaluation, write_evaluation
 from models.frame import Floats, Frame, read_frame
 from models.horizons import measure_horizons

@@ -135,7 +135,7 @@ def _rows_chart(rows: int, x_range: tuple[float, float], x_title: str) -> Chart:
 
 
 def _draw_row(chart: Chart, place: int, name: str, figure: Mapping[str, Any], *, plain: bool = False) -> None:
-    """A name, its interval as a line, and the figures in words; unless ``plain``, the mark tells on which side of zero it lies."""
+    """A name, its interval as a line, and the figures; unless ``plain``, the mark tells on which side of zero it lies."""
     left, right, _, _ = chart.margins
     middle = place + 0.5
     within_noise = not plain and figure["low"] <= 0 <= figure["high"]

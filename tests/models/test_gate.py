@@ -145,6 +145,13 @@ def test_a_blessed_model_takes_the_champions_place_only_if_it_beats_it() -> None
     assert (refused.blessed, refused.promoted) == (False, False)
 
 
+def test_a_champion_that_cannot_be_compared_is_kept_and_the_reason_says_why() -> None:
+    found = evaluation() | {"champion": {"version": 3, "note": "cannot be compared: it predicts another label"}}
+    kept = decide(found, GATE)
+    assert (kept.blessed, kept.promoted) == (True, False)
+    assert kept.reasons[-1] == "champion version 3 kept: cannot be compared: it predicts another label"
+
+
 def test_cold_users_must_be_calibrated_as_far_as_their_number_can_tell() -> None:
     assert decide(evaluation(slices={"cold (state unknown)": cold((0.08, 0.05, 0.11))}), GATE).blessed
     for gap in ((0.08, 0.051, 0.11), (-0.08, -0.11, -0.051)):
