@@ -14,13 +14,20 @@ from features.errors import explain
 from inference.errors import ArtifactError
 
 REQUIRED = (
-    "catalog", "view", "view_hash", "integer_names", "finished_names", "transformed_names", "profile_fields", "request_fields",
+    "catalog", "view", "view_hash", "integer_names", "finished_names", "transformed_names", "finished_groups", "groups",
+    "delay_buckets_s", "profile_fields", "request_fields",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ModelArtifact:
-    """One model version: where its SavedModel lies, the view it pins, and the names of what it takes and gives."""
+    """One model version: where its SavedModel lies, the view it pins, and the names of what it takes and gives.
+
+    Attributes:
+        groups: signals and fields by which a score is explained, in the order of the contributions.
+        finished_groups: for each finished feature, the group that it belongs to.
+        delay_buckets_s: horizons of ``within``; empty for a model that answers for one horizon.
+    """
 
     path: Path
     catalog: Catalog
@@ -29,6 +36,9 @@ class ModelArtifact:
     integer_names: tuple[str, ...]
     finished_names: tuple[str, ...]
     transformed_names: tuple[str, ...]
+    finished_groups: tuple[str, ...]
+    groups: tuple[str, ...]
+    delay_buckets_s: tuple[int, ...]
     profile_fields: tuple[Field, ...]
     request_fields: tuple[Field, ...]
 
@@ -67,6 +77,9 @@ def read_artifact(path: Path) -> ModelArtifact:
         integer_names=tuple(content["integer_names"]),
         finished_names=tuple(content["finished_names"]),
         transformed_names=tuple(content["transformed_names"]),
+        finished_groups=tuple(content["finished_groups"]),
+        groups=tuple(content["groups"]),
+        delay_buckets_s=tuple(content["delay_buckets_s"]),
         profile_fields=_fields(content["profile_fields"]),
         request_fields=_fields(content["request_fields"]),
     )

@@ -48,7 +48,7 @@ class ScoringModel(Model):
         self._predictor = predictor
         self._store = store
         self._clock_us = clock_us
-        self._form = RequestForm(artifact.request_fields, settings.max_entities)
+        self._form = RequestForm(artifact.request_fields, settings.max_entities, settings.max_explained)
         self._sender = Sender(settings.model_name, str(settings.model_version), settings.revision, artifact)
         self._executor = ThreadPoolExecutor(settings.graph_threads, thread_name_prefix="graph")
         self.ready = True
@@ -98,13 +98,19 @@ class ScoringModel(Model):
         return [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in [(ENTITY, "BYTES"), (NOW, "INT64"), *fields]]
 
     def get_output_types(self) -> list[dict[str, Any]]:
-        """Metadata of the V2 outputs; the last three come only when the features are asked for."""
+        """Metadata of the V2 outputs; those after ``within`` come only when features or explanation are asked for."""
         scalars = [("score", "FP32"), ("cold", "BOOL"), ("log_partition", "INT64"), ("log_offset", "INT64"), ("age_s", "FP64"),
                    ("degraded", "BYTES")]  # fmt: skip
-        kinds = {"integers": "INT64", "finished": "FP32", "transformed": "FP32"}
-        return [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in scalars] + [
-            {"name": name, "datatype": kinds[name], "shape": [-1, len(columns)]}
-            for name, columns in self._sender.feature_names().items()
+        horizons = self._sender.horizon_names()
+        wide = {"within": horizons} if horizons else {}
+        wide |= {**self._sender.feature_names(), "contributions": self._artifact.groups}
+        return [
+            *({"name": name, "datatype": kind, "shape": [-1]} for name, kind in scalars),
+            *(
+                {"name": name, "datatype": "INT64" if name == "integers" else "FP32", "shape": [-1, len(columns)]}
+                for name, columns in wide.items()
+            ),
+            {"name": "base", "datatype": "FP32", "shape": [-1]},
         ]
 
     def close(self) -> None:
@@ -117,7 +123,9 @@ class ScoringModel(Model):
         started = perf_counter()
         inputs = look_up(self._store, request, self._artifact.profile_fields, self._artifact.view.freshness_sla_s)
         found = perf_counter()
-        scores = self._predictor.predict(inputs.tensors, with_features=request.with_features)
+        scores = self._predictor.predict(
+            inputs.tensors, with_features=request.with_features, with_explanation=request.with_explanation
+        )
         metrics.STAGE_SECONDS.labels(self.name, "lookup").observe(found - started)
         metrics.STAGE_SECONDS.labels(self.name, "graph").observe(perf_counter() - found)
         return Answer(request, inputs, scores)

@@ -17,11 +17,26 @@ from inference.errors import ArtifactError
 
 SCORE: Final = "serving_default"
 FEATURES: Final = "features"
-OUTPUTS: Final = {SCORE: ("score",), FEATURES: ("integers", "finished", "transformed", "score")}
+EXPLAIN: Final = "explain"
+GRAPH_OUTPUTS: Final = ("integers", "finished", "transformed")
+WITHIN: Final = "within"
 WARM_UP_ROWS: Final = (1, 2, 17)
 """Batch sizes run once before the first request: TensorFlow plans a function when it first meets its shapes."""
 
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why n entities have their scores.
+
+    Attributes:
+        contributions: (n, G) float32, points of the score that each group adds; they sum to score less base.
+        base: (n,) float32, the score of the mean training row.
+    """
+
+    contributions: Floats
+    base: Floats
 
 
 @dataclass(frozen=True)
@@ -30,12 +45,16 @@ class Scores:
 
     Attributes:
         score: (n,) float32.
-        features: with the features asked for: ``integers`` int64 (n, I), ``finished`` float32 (n, F) and
+        features: with features or explanation asked for: ``integers`` int64 (n, I), ``finished`` float32 (n, F) and
             ``transformed`` float32 (n, T); otherwise empty.
+        within: (n, K) float32, the probability of the outcome within each delay bucket; None for a model without them.
+        explanation: with the explanation asked for, else None.
     """
 
     score: Floats
     features: dict[str, NDArray[Any]]
+    within: Floats | None = None
+    explanation: Explanation | None = None
 
 
 class Predictor:
@@ -52,30 +71,44 @@ class Predictor:
             self._model = tf.saved_model.load(str(artifact.saved_model))
         except (OSError, ValueError, tf.errors.OpError) as error:
             raise _refuse(artifact, "a SavedModel that TensorFlow can load", str(error)) from error
-        self._signatures = {name: _signature(self._model, artifact, name, self._inputs) for name in OUTPUTS}
+        self._signatures = {
+            name: _signature(self._model, artifact, name, self._inputs, outputs) for name, outputs in _outputs(artifact).items()
+        }
+        self._answers_within = bool(artifact.delay_buckets_s)
 
-    def predict(self, tensors: Mapping[str, Any], *, with_features: bool) -> Scores:
+    def predict(self, tensors: Mapping[str, Any], *, with_features: bool, with_explanation: bool = False) -> Scores:
         """Score n entities.
 
         Args:
             tensors: (n,) values for every input of the graph.
             with_features: also return the features behind the scores.
+            with_explanation: also return the features and each group's contribution.
         """
         inputs = {name: tf.constant(tensors[name], dtype=dtype) for name, dtype in self._inputs.items()}
-        outputs = self._signatures[FEATURES if with_features else SCORE](**inputs)
-        features = {name: outputs[name].numpy() for name in OUTPUTS[FEATURES][:-1]} if with_features else {}
-        return Scores(outputs["score"].numpy(), features)
+        finishes = with_features or with_explanation
+        outputs = self._signatures[FEATURES if finishes else SCORE](**inputs)
+        explanation = None
+        if with_explanation:
+            explained = self._signatures[EXPLAIN](**inputs)
+            explanation = Explanation(explained["contributions"].numpy(), explained["base"].numpy())
+        return Scores(
+            score=outputs["score"].numpy(),
+            features={name: outputs[name].numpy() for name in GRAPH_OUTPUTS} if finishes else {},
+            within=outputs[WITHIN].numpy() if self._answers_within else None,
+            explanation=explanation,
+        )
 
-    def predict_cold(self, rows: int, *, with_features: bool = False) -> Scores:
+    def predict_cold(self, rows: int, *, with_features: bool = False, with_explanation: bool = False) -> Scores:
         """Score entities of which nothing is known, at the Unix epoch: proof that the model answers."""
         empty = {name: [b"" if dtype == tf.string else 0] * rows for name, dtype in self._inputs.items()}
-        return self.predict(empty, with_features=with_features)
+        return self.predict(empty, with_features=with_features, with_explanation=with_explanation)
 
     def warm_up(self) -> None:
-        """Run both signatures, so that the first request does not wait for TensorFlow's planning."""
+        """Run every signature, so that the first request does not wait for TensorFlow's planning."""
         for rows in WARM_UP_ROWS:
             self.predict_cold(rows)
             self.predict_cold(rows, with_features=True)
+        self.predict_cold(1, with_explanation=True)
 
 
 def use_one_thread_a_prediction() -> None:
@@ -94,16 +127,22 @@ def _input_types(fields: tuple[Field, ...]) -> dict[str, tf.DType]:
     return {"state": tf.string, "now": tf.int64} | {field.name: types[field.dtype] for field in fields}
 
 
-def _signature(model: Any, artifact: ModelArtifact, name: str, inputs: dict[str, tf.DType]) -> Any:
+def _outputs(artifact: ModelArtifact) -> dict[str, tuple[str, ...]]:
+    """What each signature must give."""
+    answers = ("score", WITHIN) if artifact.delay_buckets_s else ("score",)
+    return {SCORE: answers, FEATURES: (*GRAPH_OUTPUTS, *answers), EXPLAIN: ("contributions", "base")}
+
+
+def _signature(model: Any, artifact: ModelArtifact, name: str, inputs: dict[str, tf.DType], outputs: tuple[str, ...]) -> Any:
     if name not in model.signatures:
         raise _refuse(artifact, f"signature {name}", ", ".join(model.signatures))
     signature = model.signatures[name]
     takes = {key: spec.dtype for key, spec in signature.structured_input_signature[1].items()}
     if takes != inputs:
         raise _refuse(artifact, f"inputs {_show(inputs)} of {name}", _show(takes))
-    missing = [output for output in OUTPUTS[name] if output not in signature.structured_outputs]
+    missing = [output for output in outputs if output not in signature.structured_outputs]
     if missing:
-        raise _refuse(artifact, f"outputs {', '.join(OUTPUTS[name])} of {name}", f"no {', '.join(missing)}")
+        raise _refuse(artifact, f"outputs {', '.join(outputs)} of {name}", f"no {', '.join(missing)}")
     return signature
 
 

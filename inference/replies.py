@@ -11,12 +11,13 @@ from kserve.utils.numpy_codec import from_np_dtype
 from kserve.utils.utils import generate_uuid
 from numpy.typing import NDArray
 
+from features.declarations import window_label
 from inference.artifact import ModelArtifact
 from inference.lookup import Inputs
 from inference.requests import ScoreRequest
 
 if TYPE_CHECKING:
-    from inference.predictor import Scores
+    from inference.predictor import Explanation, Scores
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Sender:
     revision: str
     artifact: ModelArtifact
 
+    def horizon_names(self) -> tuple[str, ...]:
+        """Labels of the horizons that the model answers for besides its score, such as ``7d``."""
+        return tuple(window_label(edge_s) for edge_s in self.artifact.delay_buckets_s)
+
     def feature_names(self) -> dict[str, tuple[str, ...]]:
         """Column names of each feature output."""
         return {
@@ -49,8 +54,11 @@ class Sender:
 def reply_v1(answer: Answer, sender: Sender) -> dict[str, Any]:
     """``{"predictions": [...], "model_name", "model_version", "revision"}``.
 
-    With the features asked for, each prediction has ``integers`` (counters and times), ``features`` (finished,
-    unscaled) and ``transformed`` (what the network saw), each by name.
+    A model that answers for several horizons adds ``within``, the probability of the outcome by horizon. With the features
+    asked for, each prediction has ``integers`` (counters and times), ``features`` (finished, unscaled) and ``transformed``
+    (what the network saw), each by name. With the explanation asked for it has ``explanation``: ``base``, the score of the
+    mean training row, and ``contributions``, the largest first, which sum to score less base; each with its ``signal``,
+    ``contribution`` in points of the score, ``direction`` (raises, lowers or none) and the ``values`` it rests on.
     """
     inputs = answer.inputs
     columns: dict[str, list[Any]] = {
@@ -62,7 +70,12 @@ def reply_v1(answer: Answer, sender: Sender) -> dict[str, Any]:
         "age_s": inputs.age_s,
         "degraded": inputs.degraded,
     }
-    for output, names in sender.feature_names().items() if answer.scores.features else ():
+    if answer.scores.within is not None:
+        horizons = sender.horizon_names()
+        columns["within"] = [dict(zip(horizons, row, strict=True)) for row in answer.scores.within.tolist()]
+    if answer.scores.explanation is not None:
+        columns["explanation"] = _explain(answer, answer.scores.explanation, sender.artifact)
+    for output, names in sender.feature_names().items() if answer.request.with_features else ():
         rows = answer.scores.features[output].tolist()
         columns["features" if output == "finished" else output] = [dict(zip(names, row, strict=True)) for row in rows]
     return {
@@ -76,8 +89,9 @@ def reply_v1(answer: Answer, sender: Sender) -> dict[str, Any]:
 def reply_v2(answer: Answer, sender: Sender, request: InferRequest) -> InferResponse:
     """Tensors score FP32, cold BOOL, log_partition and log_offset INT64, age_s FP64, degraded BYTES (empty if not).
 
-    With the features asked for also integers INT64 [n, I], finished and transformed FP32, whose parameter ``names``
-    lists their columns, separated by commas.
+    Wider tensors list their columns in the parameter ``names``, separated by commas: within FP32 [n, K] of a model that
+    answers for several horizons; integers INT64 [n, I], finished and transformed FP32 with the features asked for;
+    contributions FP32 [n, G], beside base FP32 [n], with the explanation asked for.
     """
     inputs = answer.inputs
     outputs = [
@@ -88,8 +102,14 @@ def reply_v2(answer: Answer, sender: Sender, request: InferRequest) -> InferResp
         _tensor("age_s", np.array(inputs.age_s, dtype=np.float64)),
         _tensor("degraded", np.array([reason or "" for reason in inputs.degraded], dtype=object)),
     ]
-    names = sender.feature_names()
-    outputs += [_tensor(name, values, {"names": ",".join(names[name])}) for name, values in answer.scores.features.items()]
+    if answer.scores.within is not None:
+        outputs.append(_named("within", answer.scores.within, sender.horizon_names()))
+    if answer.request.with_features:
+        names = sender.feature_names()
+        outputs += [_named(name, values, names[name]) for name, values in answer.scores.features.items()]
+    if answer.scores.explanation is not None:
+        outputs.append(_named("contributions", answer.scores.explanation.contributions, sender.artifact.groups))
+        outputs.append(_tensor("base", answer.scores.explanation.base))
     if request.from_grpc:
         # KServe packs arrays for gRPC itself, but fails where the request was packed too.
         for output in outputs:
@@ -104,6 +124,35 @@ def reply_v2(answer: Answer, sender: Sender, request: InferRequest) -> InferResp
         use_binary_outputs=request.use_binary_outputs,
         requested_outputs=request.request_outputs,
     )
+
+
+def _explain(answer: Answer, explanation: Explanation, artifact: ModelArtifact) -> list[dict[str, Any]]:
+    """One object a row: base and contributions, the largest first."""
+    finished = answer.scores.features["finished"].tolist()
+    bases = explanation.base.tolist()
+    explained = []
+    for row, contributions in enumerate(explanation.contributions.tolist()):
+        values: dict[str, dict[str, Any]] = {name: {} for name in artifact.groups}
+        for name, group, value in zip(artifact.finished_names, artifact.finished_groups, finished[row], strict=True):
+            values[group][name] = value
+        for field in (*artifact.profile_fields, *artifact.request_fields):
+            if field.dtype == "string" and field.name in values:
+                values[field.name] = {field.name: answer.inputs.tensors[field.name][row]}
+        entries = [
+            {"signal": name, "contribution": points, "direction": _direction(points), "values": values[name]}
+            for name, points in zip(artifact.groups, contributions, strict=True)
+        ]
+        entries.sort(key=lambda entry: -abs(entry["contribution"]))
+        explained.append({"base": bases[row], "contributions": entries})
+    return explained
+
+
+def _direction(points: float) -> str:
+    return "raises" if points > 0 else "lowers" if points < 0 else "none"
+
+
+def _named(name: str, values: NDArray[Any], columns: tuple[str, ...]) -> InferOutput:
+    return _tensor(name, values, {"names": ",".join(columns)})
 
 
 def _tensor(name: str, values: NDArray[Any], parameters: dict[str, str] | None = None) -> InferOutput:

@@ -32,7 +32,10 @@ ENTITY: Final = "entity_id"
 NOW: Final = "now"
 FEATURES: Final = "features"
 FEATURE_OUTPUTS: Final = ("integers", "finished", "transformed")
-V2_PARAMETERS: Final = (FEATURES, "binary_data_output")
+EXPLAIN: Final = "explain"
+EXPLANATION_OUTPUTS: Final = ("contributions", "base")
+V1_PARAMETERS: Final = (FEATURES, EXPLAIN)
+V2_PARAMETERS: Final = (*V1_PARAMETERS, "binary_data_output")
 V2_DATATYPES: Final = {"string": "BYTES", "int64": "INT64"}
 
 
@@ -45,20 +48,23 @@ class ScoreRequest:
         now_us: (n,) UTC microseconds at which each entity is scored.
         fields: (n,) values of every request field of the view, defaults filled in.
         with_features: whether the reply carries the features behind the score.
+        with_explanation: whether the reply carries each signal's contribution to the score.
     """
 
     entity_ids: list[str]
     now_us: list[int]
     fields: Mapping[str, list[Any]]
     with_features: bool
+    with_explanation: bool = False
 
 
 @dataclass(frozen=True)
 class RequestForm:
-    """What a request to one model may hold: its view's request fields, and the most entities it may name."""
+    """What a request to one model may hold: its view's request fields, and the most entities it may name or explain."""
 
     fields: tuple[Field, ...]
     max_entities: int
+    max_explained: int
 
     def names(self) -> str:
         return ", ".join((ENTITY, NOW, *(field.name for field in self.fields)))
@@ -68,9 +74,18 @@ class RequestForm:
             raise bad_request("request has a wrong number of entities", which="instances", got=str(count),
                               expected=f"1 to {self.max_entities}")  # fmt: skip
 
+    def check_explained(self, count: int) -> bool:
+        """True, for a request that asks for explanations of this many entities."""
+        if count > self.max_explained:
+            raise bad_request("request asks for too many explanations", which="instances", got=str(count),
+                              expected=f"1 to {self.max_explained} entities with {EXPLAIN}")  # fmt: skip
+        return True
+
 
 def decode_v1(body: object, form: RequestForm, clock_us: int) -> ScoreRequest:
-    """Decode a V1 body ``{"instances": [{"entity_id": ..., "now": ..., FIELD: ...}], "parameters": {"features": true}}``.
+    """Decode a V1 body ``{"instances": [{"entity_id": ..., "now": ..., FIELD: ...}], "parameters": {...}}``.
+
+    The parameters ``features`` and ``explain`` are true or false.
 
     Args:
         body: parsed JSON, or its bytes.
@@ -81,7 +96,7 @@ def decode_v1(body: object, form: RequestForm, clock_us: int) -> ScoreRequest:
         RequestError: the body is not of that form.
     """
     content = _object(_parse(body) if isinstance(body, bytes) else body, "body", ("instances", "parameters"))
-    parameters = _object(content.get("parameters") or {}, "parameters", (FEATURES,))
+    parameters = _object(content.get("parameters") or {}, "parameters", V1_PARAMETERS)
     instances = content.get("instances")
     if not isinstance(instances, list):
         raise bad_request("instances are missing", which="body", expected="a list named instances",
@@ -95,7 +110,8 @@ def decode_v1(body: object, form: RequestForm, clock_us: int) -> ScoreRequest:
         entity_ids=[_text(entry[ENTITY], ENTITY, row) for row, entry in enumerate(instances)],
         now_us=[_instant(entry[NOW], row) if NOW in entry else clock_us for row, entry in enumerate(instances)],
         fields={field.name: _v1_column(instances, field) for field in form.fields},
-        with_features=_flag(parameters),
+        with_features=_flag(parameters, FEATURES),
+        with_explanation=_flag(parameters, EXPLAIN) and form.check_explained(len(instances)),
     )
 
 
@@ -125,12 +141,14 @@ def decode_v2(request: InferRequest, form: RequestForm, clock_us: int) -> ScoreR
     now = columns.pop(NOW, None)
     fields = {field.name: columns.get(field.name) or [field.default] * len(entity_ids) for field in form.fields}
     parameters = _object(to_http_parameters(request.parameters or {}), "parameters", V2_PARAMETERS)
-    asked = any(output.name in FEATURE_OUTPUTS for output in request.request_outputs or ())
+    asked = {output.name for output in request.request_outputs or ()}
+    explain = _flag(parameters, EXPLAIN) or not asked.isdisjoint(EXPLANATION_OUTPUTS)
     return ScoreRequest(
         entity_ids=entity_ids,
         now_us=[_instant(value, row) for row, value in enumerate(now)] if now else [clock_us] * len(entity_ids),
         fields=fields,
-        with_features=_flag(parameters) or asked,
+        with_features=_flag(parameters, FEATURES) or not asked.isdisjoint(FEATURE_OUTPUTS),
+        with_explanation=explain and form.check_explained(len(entity_ids)),
     )
 
 
@@ -150,10 +168,10 @@ def _object(value: object, which: str, known: tuple[str, ...]) -> Mapping[str, A
     return value
 
 
-def _flag(parameters: Mapping[str, Any]) -> bool:
-    value = parameters.get(FEATURES, False)
+def _flag(parameters: Mapping[str, Any], name: str) -> bool:
+    value = parameters.get(name, False)
     if not isinstance(value, bool):
-        raise bad_request("parameter has a wrong type", which=FEATURES, expected="true or false", got=repr(value)[:80])
+        raise bad_request("parameter has a wrong type", which=name, expected="true or false", got=repr(value)[:80])
     return value
 
 

@@ -22,6 +22,7 @@ class ServerSettings:
         http_port, grpc_port: ports on 127.0.0.1; 0 lets the system choose.
         revision: which of several deployments of the model answers; every reply carries it.
         max_entities: most entities in one request; more are refused.
+        max_explained: most entities in one request that asks for explanations; each costs hundreds of scores.
         graph_threads: predictions that run at the same time, each on one core.
         grace_period_s: seconds that requests in flight get to finish when the server is told to stop.
     """
@@ -36,5 +37,6 @@ class ServerSettings:
     grpc_port: int = 8081
     revision: str = "stable"
     max_entities: int = 5_000
+    max_explained: int = 50
     graph_threads: int = 2
     grace_period_s: int = 10

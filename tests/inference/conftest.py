@@ -7,6 +7,9 @@ value ``utc_offset_minutes`` = z and the request field ``platform`` of p letters
     finished    = [r, p]
     transformed = [r / 8, p / 8]
     score       = r / 8 + p / 1024
+    within      = [score / 4, score]           after 7 and 30 days
+    contributions of "sessions" (r), "offers_shown" (unused) and "platform" (p) against r = 1, p = 0:
+                  [(r - 1) / 8, 0, p / 1024], base 1 / 8
 """
 
 from __future__ import annotations
@@ -82,12 +85,20 @@ class TinyModel(tf.Module):
         finished = tf.cast(tf.stack([records, letters], axis=1), tf.float32)
         integers = tf.stack([tf.cast(records, tf.int64) + unused, now, utc_offset_minutes], axis=1)
         score = tf.linalg.matvec(finished, tf.constant([1 / 8, 1 / 1024]))
-        return {"integers": integers, "finished": finished, "transformed": finished / 8, "score": score}
+        within = tf.stack([score / 4, score], axis=1)
+        return {"integers": integers, "finished": finished, "transformed": finished / 8, "score": score, "within": within}
 
     @tf.function(input_signature=features.input_signature)
     def score(self, state, now, plan, country, utc_offset_minutes, platform):
         outputs = self.features(state, now, plan, country, utc_offset_minutes, platform)
-        return {"score": outputs["score"]}
+        return {"score": outputs["score"], "within": outputs["within"]}
+
+    @tf.function(input_signature=features.input_signature)
+    def explain(self, state, now, plan, country, utc_offset_minutes, platform):
+        finished = self.features(state, now, plan, country, utc_offset_minutes, platform)["finished"]
+        records, letters = finished[:, 0], finished[:, 1]
+        contributions = tf.stack([(records - 1) / 8, tf.zeros_like(records), letters / 1024], axis=1)
+        return {"contributions": contributions, "base": tf.ones_like(records) / 8}
 
 
 def describe_model() -> dict[str, object]:
@@ -102,6 +113,9 @@ def describe_model() -> dict[str, object]:
         "integer_names": ["records", "now", "offset"],
         "finished_names": ["records", "letters"],
         "transformed_names": ["records/8", "letters/8"],
+        "finished_groups": ["sessions", "sessions"],
+        "groups": ["sessions", "offers_shown", "platform"],
+        "delay_buckets_s": [7 * layout.DAY_S, 30 * layout.DAY_S],
         "profile_fields": describe(CATALOG.profile_fields_of(VIEW)),
         "request_fields": describe(VIEW.request),
     }
@@ -110,7 +124,7 @@ def describe_model() -> dict[str, object]:
 def write_model(folder: Path) -> Path:
     folder.mkdir(parents=True)
     module = TinyModel()
-    signatures = {"serving_default": module.score, "features": module.features}
+    signatures = {"serving_default": module.score, "features": module.features, "explain": module.explain}
     tf.saved_model.save(module, str(folder / "saved_model"), signatures=signatures)
     (folder / "model.json").write_bytes(orjson.dumps(describe_model()))
     return folder

@@ -47,10 +47,22 @@ def test_score_shows_the_score_and_the_features_behind_it(plumb: Any, served: An
     assert done.returncode == 0, done.stderr
     assert "0.252930" in done.stdout  # 2 records / 8 + 3 letters / 1024
     assert "churn version 1 (stable)" in done.stdout
-    assert [line.split()[1] for line in done.stdout.splitlines() if "records" in line or "letters" in line] == [
-        "records",
-        "letters",
+    table = done.stdout[done.stdout.index("finished feature") :]
+    assert [line.split()[1] for line in table.splitlines() if "records" in line or "letters" in line] == ["records", "letters"]
+
+
+def test_score_says_why_within_80_columns(plumb: Any, served: Any) -> None:
+    done = plumb("score", "churn", "--user", "u49", "--now", "2025-03-01T12:00:00Z", "--url", served.url)
+    assert done.returncode == 0, done.stderr
+    # 50 records: sessions add 49 / 8, the platform "unknown" 7 / 1024.
+    assert "outcome within 7d: 1.5642, 30d: 6.2568" in done.stdout
+    assert "would score 0.125000; this one is +6.131836" in " ".join(done.stdout.split())
+    rows = [line.split("│")[1:-1] for line in done.stdout.splitlines() if "raises" in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["sessions", "▲ raises", "+6.125000", "records 50, letters 7"],
+        ["platform", "▲ raises", "+0.006836", "unknown"],
     ]
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_score_prints_the_reply_as_json_when_asked(plumb: Any, served: Any) -> None:
@@ -69,7 +81,7 @@ def test_score_repeats_the_servers_own_line_about_a_bad_request(plumb: Any, serv
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["other"], "model has no blessed version: 'other'"),
+        (["other"], "model has no champion: 'other'"),
         (["churn", "--version", "2"], "churn version 2; expected a blessed version; got not blessed: loses to recency"),
         (["churn", "--version", "9"], "model version does not exist: churn version 9"),
     ],

@@ -12,7 +12,7 @@ from features.declarations import Field
 from inference.errors import RequestError
 from inference.requests import RequestForm, decode_v1, decode_v2
 
-FORM = RequestForm((Field("platform", "string", "unknown"), Field("slot", "int64", 7)), max_entities=3)
+FORM = RequestForm((Field("platform", "string", "unknown"), Field("slot", "int64", 7)), max_entities=3, max_explained=2)
 CLOCK_US = 1_740_830_400_000_000  # 2025-03-01T12:00:00Z
 
 
@@ -83,7 +83,12 @@ def test_a_body_may_come_as_bytes() -> None:
         ({"instances": [{"entity_id": "a", "now": CLOCK_US // 1_000_000}]}, "before 1990 or after 2100"),
         ({"instances": [{"entity_id": "a", "now": CLOCK_US * 1_000}]}, "before 1990 or after 2100"),
         ({"instances": [{"entity_id": "a", "now": -1}]}, "before 1990 or after 2100"),
-        ({"instances": [{"entity_id": "a"}], "parameters": {"explain": True}}, "unknown name: 'explain' in parameters"),
+        ({"instances": [{"entity_id": "a"}], "parameters": {"explian": True}}, "unknown name: 'explian' in parameters"),
+        (
+            {"instances": [{"entity_id": "a"}], "parameters": {"explain": 1}},
+            "wrong type: explain; expected true or false; got 1",
+        ),
+        ({"instances": [{"entity_id": "a"}] * 3, "parameters": {"explain": True}}, "too many explanations.*1 to 2.*got 3"),
         ({"instances": [{"entity_id": "a"}], "parameters": {"features": 1}}, "expected true or false; got 1"),
         ({"instances": [{"entity_id": "a"}], "parameters": [1]}, "not a JSON object: parameters"),
         ({"instances": [{"entity_id": "a"}], "signature_name": "x"}, "unknown name: 'signature_name' in body"),
@@ -122,6 +127,22 @@ def test_asking_for_a_feature_output_asks_for_the_features() -> None:
     assert decode_v2(request, FORM, CLOCK_US).with_features is True
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"parameters": {"explain": True}},
+        {"request_outputs": [RequestedOutput("contributions")]},
+        {"request_outputs": [RequestedOutput("base")]},
+    ],
+)
+def test_an_explanation_is_asked_for_by_parameter_or_by_output(asked: dict[str, Any]) -> None:
+    decoded = decode_v2(v2(tensor("entity_id", "BYTES", ["a"]), **asked), FORM, CLOCK_US)
+    assert (decoded.with_explanation, decoded.with_features) == (True, False)
+    decoded = decode_v1({"instances": [{"entity_id": "a"}] * 2, "parameters": {"explain": True}}, FORM, CLOCK_US)
+    assert (decoded.with_explanation, decoded.with_features) == (True, False)
+    assert decode_v1({"instances": [{"entity_id": "a"}] * 3}, FORM, CLOCK_US).with_explanation is False
+
+
 ID = tensor("entity_id", "BYTES", ["a"])
 
 
@@ -147,6 +168,7 @@ ID = tensor("entity_id", "BYTES", ["a"])
         (v2(ID, tensor("now", "INT64", [5])), "before 1990"),
         (v2(ID, parameters={"feature": True}), "unknown name: 'feature' in parameters"),
         (v2(ID, parameters={"features": "yes"}), "expected true or false"),
+        (v2(tensor("entity_id", "BYTES", ["a"] * 3), parameters={"explain": True}), "too many explanations"),
     ],
 )
 def test_v2_tensors_of_another_form_are_refused_in_one_line(request_: InferRequest, expected: str) -> None:

@@ -79,6 +79,7 @@ def test_a_v1_request_is_answered_with_score_position_and_age(served: Served) ->
                 "log_offset": ONE,
                 "age_s": 60.0,
                 "degraded": None,
+                "within": {"7d": expected_score(ONE, 3) / 4, "30d": expected_score(ONE, 3)},
             }
         ],
         "model_name": "churn",
@@ -93,6 +94,33 @@ def test_the_features_behind_the_score_come_by_name_when_asked_for(served: Serve
     assert prediction["integers"] == {"records": records, "now": NOON_US, "offset": 60 + TWO}
     assert prediction["features"] == {"records": records, "letters": 7.0}
     assert prediction["transformed"] == {"records/8": records / 8, "letters/8": 7 / 8}
+
+
+def test_an_explanation_names_signals_by_size_with_direction_and_values(served: Served) -> None:
+    """The tiny model: sessions add (records - 1) / 8, the platform letters / 1024, offers nothing; the base is 1 / 8."""
+    asked = {"entity_id": f"u{TWO}", "now": NOON_US, "platform": "ios"}
+    prediction = served.predict(asked, explain=True).json()["predictions"][0]
+    records = TWO % 50 + 1
+    assert "features" not in prediction
+    assert prediction["explanation"] == {
+        "base": 1 / 8,
+        "contributions": [
+            {
+                "signal": "sessions",
+                "contribution": (records - 1) / 8,
+                "direction": "raises",
+                "values": {"records": records, "letters": 3.0},
+            },
+            {"signal": "platform", "contribution": 3 / 1024, "direction": "raises", "values": {"platform": "ios"}},
+            {"signal": "offers_shown", "contribution": 0.0, "direction": "none", "values": {}},
+        ],
+    }
+    points = [entry["contribution"] for entry in prediction["explanation"]["contributions"]]
+    assert sum(points) == prediction["score"] - 1 / 8
+    cold = served.predict({"entity_id": "nobody", "now": NOON_US}, explain=True).json()["predictions"][0]
+    assert cold["explanation"]["contributions"][0] == {
+        "signal": "sessions", "contribution": -1 / 8, "direction": "lowers", "values": {"records": 0, "letters": 7.0},
+    }  # fmt: skip
 
 
 def test_an_unknown_user_gets_the_cold_start_answer_and_is_told_so(served: Served) -> None:
@@ -135,7 +163,9 @@ def test_json_is_read_with_any_content_type_that_means_json_or_none(
 
 def test_a_v2_json_request_is_answered_in_the_protocols_form(served: Served) -> None:
     outputs = check_protocol(served.post(INFER, v2_body([f"u{ONE}", "nobody"], id="42")).json())
-    assert list(outputs) == ["score", "cold", "log_partition", "log_offset", "age_s", "degraded"]
+    assert list(outputs) == ["score", "cold", "log_partition", "log_offset", "age_s", "degraded", "within"]
+    assert (outputs["within"]["shape"], outputs["within"]["parameters"]["names"]) == ([2, 2], "7d,30d")
+    assert outputs["within"]["data"][:2] == [expected_score(ONE, 7) / 4, expected_score(ONE, 7)]
     assert outputs["score"]["data"] == [expected_score(ONE, 7), 7 / 1024]
     assert outputs["cold"]["data"] == [False, True]
     assert outputs["log_offset"]["data"][0] == ONE
@@ -152,6 +182,15 @@ def test_a_v2_reply_carries_the_features_as_named_tensors(served: Served) -> Non
     assert outputs["transformed"]["data"][1] == 7 / 8
 
 
+def test_a_v2_reply_carries_contributions_as_a_named_tensor(served: Served) -> None:
+    for asked in ({"parameters": {"explain": True}}, {"outputs": [{"name": "contributions"}, {"name": "base"}]}):
+        outputs = check_protocol(served.post(INFER, v2_body([f"u{ONE}"], **asked)).json())
+        assert "finished" not in outputs
+        assert outputs["contributions"]["parameters"]["names"] == "sessions,offers_shown,platform"
+        assert outputs["contributions"]["data"] == [(ONE % 50) / 8, 0, 7 / 1024]
+        assert outputs["base"]["data"] == [1 / 8]
+
+
 def test_a_v2_request_may_name_the_outputs_it_wants(served: Served) -> None:
     outputs = check_protocol(served.post(INFER, v2_body([f"u{ONE}"], outputs=[{"name": "score"}, {"name": "finished"}])).json())
     assert list(outputs) == ["score", "finished"]
@@ -164,7 +203,8 @@ def test_model_metadata_names_inputs_and_outputs(served: Served) -> None:
     assert [(entry["name"], entry["datatype"]) for entry in metadata["inputs"]] == [
         ("entity_id", "BYTES"), ("now", "INT64"), ("platform", "BYTES"),
     ]  # fmt: skip
-    assert {entry["name"]: entry["shape"] for entry in metadata["outputs"]}["integers"] == [-1, 3]
+    shapes = {entry["name"]: entry["shape"] for entry in metadata["outputs"]}
+    assert (shapes["integers"], shapes["within"], shapes["contributions"]) == ([-1, 3], [-1, 2], [-1, 3])
 
 
 def binary_request(names: list[str], **parameters: Any) -> InferRequest:
@@ -201,14 +241,14 @@ def test_kserves_rest_client_gets_the_same_from_binary_tensors(served: Served) -
 def test_kserves_grpc_client_gets_the_same(served: Served, binary: bool) -> None:
     async def ask() -> InferResponse:
         client = InferenceGRPCClient(served.grpc, timeout=30)
-        request = binary_request([f"u{ONE}", "nobody"], features=True)
+        request = binary_request([f"u{ONE}", "nobody"], features=True, explain=True)
         if not binary:
             columns: list[tuple[str, str, list[Any]]] = [
                 ("entity_id", "BYTES", [f"u{ONE}", "nobody"]),
                 ("now", "INT64", [NOON_US] * 2),
             ]
             inputs = [InferInput(name, [2], kind, data) for name, kind, data in columns]
-            request = InferRequest("churn", inputs, parameters={"features": True})
+            request = InferRequest("churn", inputs, parameters={"features": True, "explain": True})
         try:
             return await client.infer(request)
         finally:
@@ -220,6 +260,8 @@ def test_kserves_grpc_client_gets_the_same(served: Served, binary: bool) -> None
     assert outputs["score"].tolist() == [expected_score(ONE, 7), 7 / 1024]
     assert outputs["cold"].tolist() == [False, True]
     assert outputs["integers"].tolist()[0][:2] == [ONE % 50 + 1, NOON_US]
+    assert outputs["contributions"].tolist() == [[(ONE % 50) / 8, 0, 7 / 1024], [-1 / 8, 0, 7 / 1024]]
+    assert outputs["within"].shape == (2, 2)
 
 
 BAD_V1 = [
@@ -234,6 +276,10 @@ BAD_V1 = [
     (b'{"instances": [{"entity_id": "u1", "now": "2025-03-01T12:00:00"}]}', "no time zone"),
     (b'{"instances": [{"entity_id": "u1"}], "parameters": {"x": 1}}', "unknown name"),
     (b'{"instances": [{"entity_id": "\xff\xfe"}]}', "JSON"),
+    (
+        b'{"instances": [' + b",".join([b'{"entity_id": "u1"}'] * 51) + b'], "parameters": {"explain": true}}',
+        "1 to 50 entities",
+    ),
     (b'{"instances": [' + b",".join([b'{"entity_id": "u1"}'] * 5_001) + b"]}", "1 to 5000; got 5001"),
 ]
 
