@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from components.code import code_version
-from components.image import IMAGE
 from features.errors import explain
 from features.workspace import Workspace
 from models.card import render_documents
@@ -75,13 +74,14 @@ def register_version(workspace: Workspace, model: str, products: Products, scrat
     decision = judge(spec, products.evaluation)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    export_model(products.graph, products.network / NETWORK_FILE, scratch)
+    edges_s = spec.learning.delay_buckets_s
+    export_model(products.graph, products.network / NETWORK_FILE, scratch, delay_buckets_s=edges_s)
     shutil.copyfile(products.network / EVALUATED_FILE, scratch / EVALUATED_FILE)
     shutil.copyfile(products.evaluation, scratch / EVALUATION_FILE)
     record = json.loads((scratch / MODEL_RECORD).read_text(encoding="utf-8"))
     champion = evaluation.get("champion")
     lineage = trace(
-        spec, products.rows_metadata, code={**code_version(), "image": IMAGE}, seed=run.seed,
+        spec, products.rows_metadata, code=code_version(), seed=run.seed,
         parent_champion=None if champion is None else int(champion["version"]),
     )  # fmt: skip
     new = NewVersion(
