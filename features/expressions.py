@@ -15,6 +15,7 @@ from polars.expr.whenthen import ChainedThen, Then
 
 from features.errors import MappingError, explain
 from features.mapping import Condition, TimeValue, Value
+from features.source_files import ROW
 
 UTC_TIME: Final = pl.Datetime("us", "UTC")
 NO_REASON: Final = pl.lit(None, pl.String)
@@ -43,6 +44,8 @@ class Reading(NamedTuple):
 
 def read_text(value: Value, schema: pl.Schema, name: str) -> Reading:
     """An id, a name or a text attribute. Whole numbers become their digits; an empty text is missing."""
+    if value.of_row:
+        return Reading(pl.lit(value.prefix) + pl.col(ROW).cast(pl.String), NO_REASON)
     if not value.columns:
         return Reading(pl.lit(value.constant, pl.String), NO_REASON)
     source, dtype = pl.col(value.columns[0]), schema[value.columns[0]]
@@ -56,6 +59,7 @@ def read_text(value: Value, schema: pl.Schema, name: str) -> Reading:
     if value.values:
         text = text.replace(dict(value.values))
     text = pl.lit(value.prefix) + text if value.prefix else text
+    text = text.fill_null(value.default) if value.default else text
     reason = pl.when(unreadable).then(pl.lit(f"{name} is neither a text nor a whole number"))
     return Reading(text, reason if value.optional else reason.when(text.is_null()).then(pl.lit(f"{name} is missing")))
 
@@ -64,6 +68,8 @@ def read_whole(value: Value, schema: pl.Schema, name: str) -> Reading:
     """An int64 attribute in its declared unit: scaled, rounded if the mapping says so, else refused unless whole."""
     if not value.columns:
         return Reading(pl.lit(1 if value.aggregate == "count" else value.constant, pl.Int64), NO_REASON)
+    if value.days_between:
+        return _read_days(value, schema, name)
     for column in value.columns:
         if not (schema[column].is_numeric() or schema[column] in (pl.String, pl.Null)):
             raise _unusable(column, schema[column], f"{name}: a column of numbers")
@@ -82,6 +88,23 @@ def read_whole(value: Value, schema: pl.Schema, name: str) -> Reading:
     if not value.round:
         reason = reason.when(~missing & (settled != rounded)).then(pl.lit(f"{name} is not a whole number"))
     return Reading(whole, reason if value.optional else reason.when(missing).then(pl.lit(f"{name} is missing")))
+
+
+def _read_days(value: Value, schema: pl.Schema, name: str) -> Reading:
+    """Whole days from the first column's date to the second's; a text is read up to its day (ISO 8601)."""
+    dates = []
+    for column in value.columns:
+        source, dtype = pl.col(column), schema[column]
+        if dtype == pl.String:
+            dates.append(source.str.slice(0, 10).str.to_date(ISO_FORMATS[2], strict=False))
+        elif dtype.is_temporal():
+            dates.append(source.cast(pl.Date))
+        else:
+            raise _unusable(column, dtype, f"{name}: a column of dates")
+    missing = pl.any_horizontal([_absent(pl.col(column), schema[column]) for column in value.columns])
+    days = (dates[1] - dates[0]).dt.total_days()
+    unreadable = pl.when(~missing & days.is_null()).then(pl.lit(f"{name} cannot be read as days"))
+    return Reading(days, unreadable if value.optional else unreadable.when(missing).then(pl.lit(f"{name} is missing")))
 
 
 def read_time(time: TimeValue, schema: pl.Schema, zone: str, name: str) -> Reading:

@@ -24,9 +24,13 @@ FILE_AND_ROW: Final = "file_and_row"
 class Value:
     """One value of an event: a column, a constant, a product of columns, or the count of a group's rows.
 
+    ``of_row`` takes the row's number in its file, from 0: a name for what a file lists without one. ``days_between`` takes
+    the whole days from the first column's date to the second's.
+
     ``scale`` turns the file's unit into the declared one (pounds to cents: 100). A number that is not whole after
     scaling makes the row bad unless ``round`` says how to round; rounding is done row by row, before any sum.
-    ``values`` renames texts, ``prefix`` goes before a text. A missing value makes the row bad unless ``optional``.
+    ``values`` renames texts, ``prefix`` goes before a text. A missing value makes the row bad unless ``optional``; a missing
+    text may have a ``default`` instead.
     """
 
     columns: tuple[str, ...] = ()
@@ -37,6 +41,9 @@ class Value:
     prefix: str = ""
     aggregate: Aggregate = ""
     optional: bool = False
+    default: str = ""
+    of_row: bool = False
+    days_between: bool = False
 
 
 @dataclass(frozen=True)

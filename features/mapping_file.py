@@ -148,7 +148,8 @@ def _check_dtype(value: Value, dtype: str, which: str) -> None:
         numeric = value.scale != 1 or value.round or len(value.columns) > 1 or value.aggregate in ("sum", "count")
         check(not numeric and not isinstance(value.constant, int), which, "a text", "a number")
     else:
-        check(not value.values and not value.prefix and not isinstance(value.constant, str), which, "a whole number", "a text")
+        textual = value.values or value.prefix or value.default or value.of_row or isinstance(value.constant, str)
+        check(not textual, which, "a whole number", "a text")
 
 
 def _grouped(block: EventBlock, which: str) -> EventBlock:

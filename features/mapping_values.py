@@ -12,8 +12,23 @@ from features.layout import HOUR_S, MINUTE_S
 from features.mapping import HALF_AWAY, Aggregate, Condition, Delay, Epoch, Join, Scalar, TimeValue, Value
 
 VALUE_KEYS: Final = (
-    "column", "constant", "product", "sum", "min", "max", "first", "scale", "round", "values", "prefix", "optional",
-)  # fmt: skip
+    "column",
+    "constant",
+    "product",
+    "row",
+    "days_between",
+    "sum",
+    "min",
+    "max",
+    "first",
+    "scale",
+    "round",
+    "values",
+    "prefix",
+    "optional",
+    "default",
+)
+SOURCES: Final = ("column", "constant", "product", "row", "days_between")  # fmt: skip
 AGGREGATES: Final = ("sum", "min", "max", "first")
 ORDERINGS: Final = ("greater_than", "at_least", "less_than", "at_most")
 OPERATORS: Final = ("equals", "not_equals", "in", "starts_with", *ORDERINGS, "is_null")
@@ -25,39 +40,35 @@ def parse_value(spec: object, which: str) -> Value:
         return Value(columns=(spec,)) if spec != "count" else Value(aggregate="count")
     entries = check_keys(spec, VALUE_KEYS, which)
     aggregate: list[str] = [key for key in AGGREGATES if key in entries]
-    source: list[str] = [key for key in ("column", "constant", "product") if key in entries]
-    check(
-        len(aggregate) + len(source) == 1,
-        which,
-        "one of column, constant, product, sum, min, max, first",
-        ", ".join(aggregate + source) or "none",
-    )
+    source: list[str] = [key for key in SOURCES if key in entries]
+    got = ", ".join(aggregate + source) or "none"
+    check(len(aggregate) + len(source) == 1, which, f"one of {', '.join((*SOURCES, *AGGREGATES))}", got)
     if aggregate:
         inner = parse_value(entries[aggregate[0]], f"{which}.{aggregate[0]}")
-        check(
-            not inner.aggregate and len(entries) == 1,
-            which,
-            f"{aggregate[0]} of a column or product, and nothing beside it",
-            repr(spec),
-        )
+        alone = not inner.aggregate and len(entries) == 1
+        check(alone, which, f"{aggregate[0]} of a column or product, and nothing beside it", repr(spec))
         return replace(inner, aggregate=cast("Aggregate", aggregate[0]))
-    columns = [entries["column"]] if "column" in entries else entries.get("product", [])
-    constant, renamed = entries.get("constant"), entries.get("values", {})
-    scale, rounding, optional = entries.get("scale", 1), entries.get("round", ""), entries.get("optional", False)
-    if "constant" in entries:
-        check(
-            isinstance(constant, str | int) and not isinstance(constant, bool),
-            f"{which}.constant",
-            "a text or a whole number",
-            repr(constant),
-        )
+    _check_value(entries, which)
+    named = entries.get(source[0]) if source[0] in ("product", "days_between") else [entries.get("column")]
+    columns = check_strings(named, which) if source[0] in ("column", "product", "days_between") else []
+    check(source[0] != "days_between" or len(columns) == 2, which, "two columns of dates", repr(named))
+    return Value(columns=tuple(columns), constant=entries.get("constant"), scale=entries.get("scale", 1),
+                 round=entries.get("round", ""), prefix=str(entries.get("prefix", "")), optional=entries.get("optional", False),
+                 values=tuple((str(old), str(new)) for old, new in entries.get("values", {}).items()),
+                 default=entries.get("default", ""), of_row=source[0] == "row",
+                 days_between=source[0] == "days_between")  # fmt: skip
+
+
+def _check_value(entries: dict[str, Any], which: str) -> None:
+    constant, rounding, scale = entries.get("constant", ""), entries.get("round", ""), entries.get("scale", 1)
+    whole_or_text = isinstance(constant, str | int) and not isinstance(constant, bool)
+    check(whole_or_text, f"{which}.constant", "a text or a whole number", repr(constant))
     check(isinstance(scale, int) and scale > 0, f"{which}.scale", "a whole number above 0", repr(scale))
     check(rounding in ("", HALF_AWAY), f"{which}.round", HALF_AWAY, repr(rounding))
-    check(isinstance(renamed, dict), f"{which}.values", "texts and their new texts", repr(renamed))
-    check(isinstance(optional, bool), f"{which}.optional", "true or false", repr(optional))
-    return Value(columns=tuple(check_strings(columns, which)), constant=constant, scale=scale, round=rounding,
-                 values=tuple((str(old), str(new)) for old, new in renamed.items()), prefix=str(entries.get("prefix", "")),
-                 optional=optional)  # fmt: skip
+    for key, kind, expected, absent in (("values", dict, "texts and their new texts", {}), ("default", str, "a text", ""),
+                                        ("optional", bool, "true or false", False), ("row", bool, "true", True)):  # fmt: skip
+        value = entries.get(key, absent)
+        check(isinstance(value, kind) and (key != "row" or value), f"{which}.{key}", expected, repr(value))
 
 
 def parse_time(spec: object, which: str) -> TimeValue:

@@ -116,7 +116,7 @@ def test_a_mapping_that_is_not_there_names_the_shipped_ones() -> None:
     with pytest.raises(MappingError) as caught:
         mapping_path("online_retail")
     assert str(caught.value) == (
-        "mapping is not there: 'online_retail'; expected a YAML file or one of mathoverflow_events, online_retail_ii, "
-        "subscription, "
-        "subscription_accounts; got neither; next: correct the path or the name"
+        "mapping is not there: 'online_retail'; expected a YAML file or one of complete_journey, hotel_bookings, "
+        "mathoverflow_events, online_retail_ii, subscription, subscription_accounts; got neither; next: correct the path or "
+        "the name"
     )
