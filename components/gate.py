@@ -1,4 +1,4 @@
-"""Step: bless the model or refuse it, with the reason."""
+"""Step: bless the model or refuse it, with the reasons."""
 
 from kfp.dsl import Input, Markdown, Metrics, Output
 
@@ -12,7 +12,7 @@ def gate(model: str, evaluation: Input[Metrics], report: Output[Markdown]) -> st
     Args:
         model: name of a model spec.
         evaluation: JSON file of the evaluate step.
-        report: the decision and its reason as text; the metadata holds the reason alone.
+        report: the decision and its reasons as text; the metadata holds them in one line, and whether it is promoted.
     Returns:
         ``blessed`` or ``not blessed``.
     """
@@ -23,6 +23,7 @@ def gate(model: str, evaluation: Input[Metrics], report: Output[Markdown]) -> st
 
     verdict = judge(load_spec(model), Path(evaluation.path))
     decision = "blessed" if verdict.blessed else "not blessed"
-    Path(report.path).write_text(f"# {model}: {decision}\n\n{verdict.reason}\n", encoding="utf-8")
-    report.metadata["reason"] = verdict.reason
+    reasons = "".join(f"- {reason}\n" for reason in verdict.reasons)
+    Path(report.path).write_text(f"# {model}: {decision}\n\n{reasons}", encoding="utf-8")
+    report.metadata.update({"reason": verdict.reason, "promoted": verdict.promoted})
     return decision

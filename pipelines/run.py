@@ -15,6 +15,7 @@ from kfp import components, dsl, local
 from features.errors import explain
 from pipelines.errors import StepFailed
 from pipelines.records import RunRecord, StepRecord, write_record
+from pipelines.reports import keep_report
 from pipelines.steps import StepWatch, failed_step
 
 LOG_FILE: Final = "run.log"
@@ -51,7 +52,7 @@ def run_pipeline(
     Args:
         text: the compiled YAML.
         record: how the run starts.
-        folder: the run's folder; receives ``run.json``, ``run.log`` and the steps' artifacts.
+        folder: the run's folder; receives ``run.json``, ``run.log``, ``report.html`` and the steps' artifacts.
         clocks: see ``Clocks``.
         show: called with all steps whenever one changes.
     Raises:
@@ -70,6 +71,7 @@ def run_pipeline(
         error = _execute(name_run(text, record), record.parameters, folder / STEPS_FOLDER, watch)
     finished = replace(conclude(current[0], folder / STEPS_FOLDER, error), finished_at=clocks.now_text())
     write_record(folder, finished)
+    keep_report(finished, folder)
     if finished.status == "failed":
         raise StepFailed(finished.error)
     return finished

@@ -1,4 +1,4 @@
-"""The training pipeline, one shape for every model: rows, graph, network, evaluation, gate, registration."""
+"""The training pipeline, one shape for every model: rows, graph, network, evaluation, gate, report, registration."""
 
 from kfp import dsl
 
@@ -6,6 +6,7 @@ from components.evaluate import evaluate
 from components.fit_graph import fit_graph
 from components.gate import gate
 from components.register import register
+from components.report import report
 from components.rows import training_rows
 from components.train import train
 from pipelines.profile import DATA, LIGHT, TENSOR
@@ -35,11 +36,17 @@ def training(model: str, workspace: str, known_at_us: int = 0, seed: int = 0, co
     TENSOR.apply(evaluation)
     decision = gate(model=model, evaluation=evaluation.outputs["evaluation"])
     LIGHT.apply(decision)
+    page = report(
+        model=model, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, created_at=dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER,
+        seed=seed, rows=rows.outputs["rows"], graph=graph.outputs["graph"], network=network.outputs["network"],
+        evaluation=evaluation.outputs["evaluation"],
+    ).after(decision)  # fmt: skip
+    LIGHT.apply(page)
     # KFP's local runner reads a condition on a step's one unnamed output; a named one it takes for false.
     with dsl.If(decision.outputs["Output"] == "blessed", name="blessed"):
         registration = register(
             model=model, workspace=workspace, control_database=control_database, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             created_at=dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER, seed=seed, rows=rows.outputs["rows"],
             graph=graph.outputs["graph"], network=network.outputs["network"], evaluation=evaluation.outputs["evaluation"],
-        )  # fmt: skip
+        ).after(page)  # fmt: skip
         TENSOR.apply(registration)

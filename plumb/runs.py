@@ -11,6 +11,7 @@ import typer
 from rich.console import Console, Group
 from rich.table import Table
 
+from features.workspace import Workspace
 from plumb.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ app = typer.Typer(help="Records of pipeline runs.", no_args_is_help=True)
 console = Console()
 
 METRICS = {"auc": "AUC", "log_loss": "log loss", "calibration_error": "calibration error"}
+RUN_HELP = "Name of a run, or `latest`."
 JSON_HELP = "Print JSON instead of a table."
 COLOURS = {
     "succeeded": "green", "failed": "red", "not blessed": "yellow", "running": "cyan", "skipped": "dim", "waiting": "dim",
@@ -48,19 +50,38 @@ def list_runs(ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json"
 @app.command("show")
 def show_run(
     ctx: typer.Context,
-    run_id: Annotated[str, typer.Argument(help="Name of a run, or `latest`.")],
+    run_id: Annotated[str, typer.Argument(help=RUN_HELP)],
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Show one run: its steps, its figures beside every baseline, and what it registered."""
-    from pipelines.records import list_records, read_record
-
     settings: Settings = ctx.obj
-    newest = list_records(settings.workspace)[:1] if run_id == "latest" else []
-    record = newest[0] if newest else read_record(settings.workspace, run_id)
+    record = find_record(settings.workspace, run_id)
     if as_json:
         typer.echo(record.as_json(), nl=False)
         return
     console.print(render_run(record))
+    console.print(f"report: plumb runs report {record.run_id}")
+
+
+@app.command("report")
+def print_report(ctx: typer.Context, run_id: Annotated[str, typer.Argument(help=RUN_HELP)]) -> None:
+    """Print where a run's report lies: one HTML file that any browser opens."""
+    from pipelines.reports import report_of
+
+    settings: Settings = ctx.obj
+    typer.echo(report_of(settings.workspace, find_record(settings.workspace, run_id).run_id))
+
+
+def find_record(workspace: Workspace, run_id: str) -> RunRecord:
+    """A run's record by its name; ``latest`` is the newest.
+
+    Raises:
+        RunNotFound: there is none.
+    """
+    from pipelines.records import list_records, read_record
+
+    newest = list_records(workspace)[:1] if run_id == "latest" else []
+    return newest[0] if newest else read_record(workspace, run_id)
 
 
 def render_run(record: RunRecord) -> Group:
@@ -73,7 +94,7 @@ def facts_table(record: RunRecord) -> Table:
     table = Table(title=f"run {record.run_id}", show_header=False, title_justify="left")
     table.add_row("status", coloured(record.status))
     for name, value in (
-        ("error", record.error), ("decision", record.decision), ("reason", record.reason),
+        ("error", record.error), ("decision", record.decision), ("reason", record.reason.replace("; ", "\n")),
         ("registered version", record.registered_version), ("started", record.started_at), ("finished", record.finished_at),
     ):  # fmt: skip
         if value not in ("", None):

@@ -38,7 +38,7 @@ def test_a_stale_or_missing_file_is_refused_with_the_command_that_renews_it(tmp_
 
 
 def test_steps_are_listed_in_an_order_in_which_they_can_run() -> None:
-    expected = ("training-rows", "fit-graph", "train", "evaluate", "gate", "register")
+    expected = ("training-rows", "fit-graph", "train", "evaluate", "gate", "report", "register")
     assert step_names(read_compiled("training")) == expected
 
 
