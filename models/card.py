@@ -9,6 +9,7 @@ import numpy as np
 
 from features.errors import explain
 from models import figures
+from models.cutoffs import CENSORED, EMBARGO, TEST, TRAIN, VALIDATION
 from models.description import describe_duration, describe_label, describe_learning, describe_population
 from models.documents import Document, Drawing, Facts, Items, Section, Table, Text, render_html, render_markdown
 from models.errors import VersionError
@@ -19,6 +20,7 @@ from models.specs import HIGHER_IS_BETTER, ModelSpec
 from models.versions import ModelVersion
 
 CARD_FILES: Final = {"markdown": "card.md", "html": "card.html"}
+SPLITS: Final = (TRAIN, VALIDATION, EMBARGO, TEST, CENSORED, COLD)
 METRIC_TITLES: Final = {"auc": "AUC", "log_loss": "log loss", "calibration_error": "calibration error"}
 INTERVALS: Final = (
     "In brackets: 95 % bootstrap intervals over entities. Gains are paired; positive means that this model is better."
@@ -67,7 +69,7 @@ def describe_version(spec: ModelSpec, version: ModelVersion, evaluation: Evaluat
             Section("For whom", (_tabulate_slices(spec, evaluation),)),
             Section("Calibration", tuple(_describe_calibration(evaluation))),
             Section("Known limits", (Items(tuple(_find_limits(spec, evaluation))),)),
-            Section("How to go back", tuple(_describe_rollback(spec, version, lineage))),
+            Section("How to go back", tuple(_describe_rollback(version, lineage, promoted=decision.promoted))),
             Section("Lineage", (_list_lineage(version, lineage),)),
         ),
         footer=f"Written when version {version.version} was registered by run {version.run_id}.",
@@ -97,7 +99,7 @@ def _describe_training(spec: ModelSpec, lineage: Lineage) -> Iterator[Any]:
             "seed": str(lineage.seed),
         }
     )
-    splits = [name.removeprefix("rows_") for name in lineage.rows if name.startswith("rows_")]
+    splits = [name for name in SPLITS if f"rows_{name}" in lineage.rows]
     rows = [(name, _count(lineage.rows[f"rows_{name}"]), _count(lineage.rows[f"positives_{name}"])) for name in splits]
     yield Table(("split", "rows", "positive"), tuple(rows), "Rows of the run that made this version.")
 
@@ -113,7 +115,7 @@ def _describe_figures(evaluation: Evaluation) -> Iterator[Any]:
     yield Table(("candidate", *METRIC_TITLES.values(), "gain in AUC"), tuple(rows), INTERVALS)
     champion = evaluation.get("champion")
     if champion is not None:
-        yield Text(f"The champion at that time was version {champion['version']}: {champion['note']}.")
+        yield Text(f"{_say_champion(evaluation)}.")
 
 
 def _tabulate_slices(spec: ModelSpec, evaluation: Evaluation) -> Table:
@@ -155,28 +157,40 @@ def _find_limits(spec: ModelSpec, evaluation: Evaluation) -> Iterator[str]:
         elif name not in judged and part["kind"] != COLD:
             counts = f"{_count(part['rows'])} test rows, {_count(part['positives'])} positive"
             yield f"Slice '{name}' has {counts}: too few to judge."
-        elif part["kind"] == COLD and not part.get("gaps"):
+        elif part["kind"] == COLD and part.get("gaps"):
+            gap = _figure(part["gaps"][NETWORK], "+.3f")
+            yield f"For users whose state is unknown, mean score less share of positives is {gap}."
+        elif part["kind"] == COLD:
             yield f"Users whose state is unknown: {_count(part['rows'])} test rows, so their calibration is not known."
     champion = evaluation.get("champion")
     if champion is not None and (champion.get("overlaps") or CHAMPION not in evaluation["gains"]):
-        yield f"The comparison with champion version {champion['version']} is not even: {champion['note']}."
+        yield f"{_say_champion(evaluation)}."
     wait = describe_duration(spec.label.horizon_s + spec.label.label_delay_s)
     yield f"Whether a score was right is known only {wait} after it was given; until then watch its inputs and distribution."
     if HIGHER_IS_BETTER[spec.gate.metric]:
         yield "It was blessed by rank alone; do not read its score as a probability without looking at the calibration."
 
 
-def _describe_rollback(spec: ModelSpec, version: ModelVersion, lineage: Lineage) -> Iterator[Any]:
-    if lineage.parent_champion is None:
+def _say_champion(evaluation: Evaluation) -> str:
+    champion = evaluation["champion"]
+    said = f"was scored by {champion['note']}" if CHAMPION in evaluation["gains"] else champion["note"]
+    return f"Champion version {champion['version']} {said}"
+
+
+def _describe_rollback(version: ModelVersion, lineage: Lineage, *, promoted: bool) -> Iterator[Any]:
+    name, parent = version.model, lineage.parent_champion
+    if parent is None:
         yield Text("No version was champion before this one: there is nothing to go back to. Stop serving it, or train again.")
+    elif promoted:
+        yield Text(f"Version {parent} was champion until this one was registered. To go back to it:")
+        yield Items((f"plumb models promote {name} {parent} --why 'what went wrong'",), code=True)
     else:
-        yield Text(f"Version {lineage.parent_champion} was champion when this one was judged. To go back to it:")
-        yield Items((f"plumb models promote {spec.name} {lineage.parent_champion} --why 'what went wrong'",), code=True)
-    yield Text("See who is champion and how that came about, then restart the server:")
-    yield Items((f"plumb models history {spec.name}", f"plumb serve {spec.name}"), code=True)
-    yield Text(
-        f"It needs the online store of view {version.view_key}, which must stay filled while this version may be served."
-    )
+        yield Text(f"Version {parent} stayed champion when this one was registered. To promote this one, and to go back:")
+        promotions = (f"{version.version} --why 'what speaks for it'", f"{parent} --why 'what went wrong'")
+        yield Items(tuple(f"plumb models promote {name} {words}" for words in promotions), code=True)
+    yield Text("Who is champion, and how that came about; a server takes the champion when it starts:")
+    yield Items((f"plumb models history {name}", f"plumb serve {name}"), code=True)
+    yield Text(f"It needs the online store of view {version.view_key}: keep that filled while this version may be served.")
 
 
 def _list_lineage(version: ModelVersion, lineage: Lineage) -> Facts:

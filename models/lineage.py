@@ -20,7 +20,7 @@ class Lineage:
         known_at_us: nothing that became known later entered training; the served network has learned from outcomes up to it.
         test_begins_us: when the test rows begin; the evaluated network has learned nothing that became known later.
         rows: training rows and positives by split.
-        code: package version, git commit and whether files differed, image.
+        code: package version, and where it ran in a checkout, git commit and whether files differed.
         label, population, cutoffs, learning, network: the parts of the spec that it was trained by, as JSON.
         seed: of weights, shuffling and bootstrap.
         parent_champion: version that was champion when this one was judged; None where there was none.

@@ -25,6 +25,11 @@ EXIT_PERMANENT = 2
 EXIT_TEMPORARY = 75
 
 WORKSPACE_HELP = "Folder of the event log, stores, runs and models; PLUMB_WORKSPACE, else ./workspace, where not given."
+CONTROL_DATABASE_HELP = (
+    "URL of the database of versions and aliases, without its password; PLUMB_CONTROL_DATABASE, else a SQLite file in the"
+    " workspace, where not given."
+)
+GLOBAL_OPTIONS = ("--workspace", "--control-database")
 
 root = typer.Typer(
     name="plumb",
@@ -46,12 +51,15 @@ def show_version(wanted: bool) -> None:
 def configure(
     ctx: typer.Context,
     workspace: Annotated[Path | None, typer.Option("--workspace", metavar="DIR", help=WORKSPACE_HELP)] = None,
+    control_database: Annotated[
+        str | None, typer.Option("--control-database", metavar="URL", help=CONTROL_DATABASE_HELP)
+    ] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
     """Train and deploy growth models with no skew between training and serving."""
-    ctx.obj = read_settings(os.environ, workspace=workspace)
+    ctx.obj = read_settings(os.environ, workspace=workspace, control_database=control_database)
 
 
 def register_commands() -> None:
@@ -63,19 +71,20 @@ def register_commands() -> None:
     root.command("demo")(demo.demo)
 
 
-def hoist_workspace(arguments: list[str]) -> list[str]:
-    """Move ``--workspace DIR`` to the front, so that it may also stand after the sub-command, where most people type it.
+def hoist_global_options(arguments: list[str]) -> list[str]:
+    """Move ``--workspace DIR`` and its like to the front, so that they may also stand after the sub-command, as most people
+    type them.
 
-    Sub-commands therefore do not declare it; they read ``ctx.obj.workspace``. Nothing after ``--`` is touched.
+    Sub-commands therefore do not declare them; they read ``ctx.obj``. Nothing after ``--`` is touched.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     front: list[str] = []
     rest: list[str] = []
     words = iter(arguments[:end])
     for word in words:
-        if word == "--workspace":
+        if word in GLOBAL_OPTIONS:
             front += [word, *itertools.islice(words, 1)]
-        elif word.startswith("--workspace="):
+        elif word.startswith(tuple(f"{option}=" for option in GLOBAL_OPTIONS)):
             front.append(word)
         else:
             rest.append(word)
@@ -89,7 +98,7 @@ def main() -> None:
     """Run ``plumb`` as a process: environment first, then the command, then its exit code."""
     prepare_native_libraries(os.environ)
     try:
-        root(args=hoist_workspace(sys.argv[1:]), prog_name="plumb")
+        root(args=hoist_global_options(sys.argv[1:]), prog_name="plumb")
     except PlumblineError as error:
         line = " ".join(str(error).split())
         print(f"plumb: {line}", file=sys.stderr)  # noqa: T201 - the one place where an error reaches the operator

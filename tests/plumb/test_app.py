@@ -95,7 +95,7 @@ def test_the_workspace_may_stand_anywhere(monkeypatch, capsys, probe, arguments)
 
 def test_words_after_a_double_dash_are_left_alone():
     given = ["score", "--", "--workspace", "w"]
-    assert app.hoist_workspace(given) == given
+    assert app.hoist_global_options(given) == given
 
 
 def test_an_option_wins_over_the_environment_and_both_over_the_default(monkeypatch, capsys, probe):
@@ -121,7 +121,7 @@ def test_a_misspelt_setting_stops_the_command_with_one_line():
     done = run("runs", "list", PLUMB_WORKSPCE="x")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("plumb: unknown setting: environment variable PLUMB_WORKSPCE; expected PLUMB_WORKSPACE;")
+    assert done.stderr.startswith("plumb: unknown setting: environment variable PLUMB_WORKSPCE; expected PLUMB_WORKSPACE or ")
 
 
 def test_the_runner_raises_what_the_process_prints(probe):

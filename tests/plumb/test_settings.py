@@ -39,6 +39,31 @@ def test_a_file_is_no_workspace(tmp_path):
         read_settings({}, workspace=file)
 
 
+def test_the_control_database_is_named_by_its_variable_or_its_option():
+    url = "postgresql://plumb@db.internal:5432/plumbline"
+    assert read_settings({"PLUMB_CONTROL_DATABASE": url}).workspace.control_url == url
+    assert read_settings({"PLUMB_CONTROL_DATABASE": url}, control_database="sqlite:////a/b.db").control_database.endswith(
+        "b.db"
+    )
+    assert read_settings({}).workspace.control_url == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql://plumb:secret@db/p", r"^control database has a password in its URL: postgresql://plumb:\*\*\*@db/p;"),
+        ("mysql://plumb@db/p", "^control database cannot be used: mysql://plumb@db/p; expected postgresql://"),
+        ("postgresql:///p", "^control database cannot be used"),
+        ("sqlite://", "^control database cannot be used"),
+        ("control.db", "got no scheme; next: correct the URL$"),
+    ],
+)
+def test_a_control_database_that_cannot_be_used_is_refused_before_anything_starts(url, message):
+    with pytest.raises(SettingsError, match=message) as failure:
+        read_settings({"PLUMB_CONTROL_DATABASE": url})
+    assert "secret" not in str(failure.value)
+
+
 def test_the_kernels_are_forced_and_the_log_level_only_defaulted():
     environment = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "0"}
     prepare_native_libraries(environment)
