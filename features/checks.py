@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from features import layout
-from features.declarations import EVENT_COLUMNS, HOUR_OF_WEEK, Catalog, Signal, View, window_features
+from features.declarations import EVENT_COLUMNS, HOUR_OF_WEEK, Catalog, Ratio, Signal, View, window_features
 from features.errors import DeclarationError, explain
 
 
@@ -134,6 +134,8 @@ def _check_view(catalog: Catalog, view: View) -> None:
             f"{ratio.numerator!r} / {ratio.denominator!r}",
         )
         numbers.add(ratio.name)
+        if ratio.shrink is not None:
+            _check_shrinkage(catalog, view, ratio)
     _require(
         set(view.bucketed) <= numbers,
         catalog,
@@ -150,6 +152,17 @@ def _check_view(catalog: Catalog, view: View) -> None:
     _refuse_repeats(catalog, f"features of {view.name}", (*features, *derived, *inputs, "state", "now", "local_hour"))
     # What explains a score is named by signal or by field: the two must not be confused.
     _refuse_repeats(catalog, f"signals and fields of {view.name}", (*view.signals, *inputs, "local_hour"))
+
+
+def _check_shrinkage(catalog: Catalog, view: View, ratio: Ratio) -> None:
+    which, shrink = f"view {view.name!r}, shrinkage of {ratio.name!r}", ratio.shrink
+    counts = {feature.name for feature in window_features(catalog.signals_of(view)) if feature.operation == "count"}
+    _require(shrink is not None and shrink.strength > 0, catalog, which, "a positive strength", str(shrink))
+    # A strength is a number of events, and only a count is never negative.
+    _require(ratio.denominator in counts, catalog, which, "a count as denominator", repr(ratio.denominator))
+    segments = [entry.name for entry in (*catalog.profile_fields_of(view), *view.request) if entry.dtype == "string"]
+    named = shrink is not None and shrink.by in ("", *segments)
+    _require(named, catalog, which, f"`by` among the string fields {', '.join(segments) or 'none'}", str(shrink))
 
 
 def _window_order(window_s: int) -> float:

@@ -139,12 +139,29 @@ class Elapsed:
 
 
 @dataclass(frozen=True)
+class Shrinkage:
+    """How far a ratio of few events is drawn towards what is usual: ``strength`` events of the prior are added to it.
+
+    The prior is the ratio of all training rows of the same segment together, itself shrunken by ``strength`` towards that
+    of all rows. ``by`` names the string field whose values are the segments; empty for a prior of all rows alone.
+    """
+
+    strength: float
+    by: str = ""
+
+
+@dataclass(frozen=True)
 class Ratio:
-    """``numerator / denominator`` of two finished features; missing if the denominator is missing or 0."""
+    """``numerator / denominator`` of two finished features; missing if the denominator is missing or 0.
+
+    With ``shrink`` the model sees ``(numerator + strength * prior) / (denominator + strength)``, which is the prior where
+    the ratio is missing; the finished value stays the raw ratio.
+    """
 
     name: str
     numerator: str
     denominator: str
+    shrink: Shrinkage | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from features import layout
+from features.declarations import Field, Ratio, Shrinkage
 from transforms.plan import GraphPlan, ReductionPlan, WindowPlan
 
 Tensors = dict[str, tf.Tensor]
@@ -60,7 +61,7 @@ def finish(plan: GraphPlan, inputs: Tensors) -> Tensors:
     local_hour = _local_hour(plan, padded)
     scaled = tf.concat(columns, axis=1)
     finished = scaled if local_hour is None else tf.concat([scaled, tf.cast(local_hour, tf.float32)[:, None]], axis=1)
-    outputs = {"integers": integers, "finished": finished, "logs": tf.sign(scaled) * tf.math.log1p(tf.abs(scaled))}
+    outputs = {"integers": integers, "finished": finished, "logs": _signed_log(scaled)}
     if plan.optional_names:
         outputs["missing"] = tf.cast(tf.concat(missing, axis=1), tf.float32)
     if local_hour is not None:
@@ -89,21 +90,15 @@ def make_preprocessing_fn(plan: GraphPlan) -> Callable[[Tensors], Tensors]:
 
     def preprocessing_fn(inputs: Tensors) -> Tensors:
         outputs = finish(plan, inputs)
-        blocks = [_scale(outputs["logs"])]
+        ranks = {entry.name: _vocabulary_rank(entry, inputs[entry.name]) for entry in plan.vocabulary_fields}
+        blocks = [_scale(_with_shrunken_ratios(plan, outputs, ranks))]
         if plan.optional_names:
             blocks.append(outputs["missing"])
         if plan.view.bucketed:
             blocks.append(_quantile_ranks(plan, outputs["finished"]))
         if plan.view.utc_offset:
             blocks.append(tf.one_hot(outputs["local_hour"], 24))
-        for entry in plan.vocabulary_fields:
-            rank = tft.compute_and_apply_vocabulary(
-                inputs[entry.name], top_k=entry.vocabulary_size, num_oov_buckets=1, vocab_filename=entry.name
-            )
-            # Out of vocabulary is one past the last rank; put it into the last column even if fewer values were seen.
-            unseen = rank >= tf.cast(tft.experimental.get_vocabulary_size_by_name(entry.name), tf.int64)
-            rank = tf.where(unseen, tf.cast(entry.vocabulary_size, tf.int64), rank)
-            blocks.append(tf.one_hot(rank, entry.vocabulary_size + 1))
+        blocks += [tf.one_hot(ranks[entry.name], entry.vocabulary_size + 1) for entry in plan.vocabulary_fields]
         transformed = tf.concat(blocks, axis=1)
         return {"integers": outputs["integers"], "finished": outputs["finished"], "transformed": transformed}
 
@@ -174,6 +169,55 @@ def _local_hour(plan: GraphPlan, inputs: Tensors) -> tf.Tensor | None:
         return None
     local_s = inputs["now"] // layout.US_PER_S + inputs[plan.view.utc_offset] * layout.MINUTE_S
     return tf.math.floormod(tf.math.floordiv(local_s, layout.HOUR_S), 24)
+
+
+def _signed_log(columns: tf.Tensor) -> tf.Tensor:
+    """sign(x) log(1 + |x|) of rows padded to ``ROW_MULTIPLE``."""
+    return tf.sign(columns) * tf.math.log1p(tf.abs(columns))
+
+
+def _vocabulary_rank(entry: Field, values: tf.Tensor) -> tf.Tensor:
+    """int64 (n,) rank of a string among the training values, the most frequent first; ``vocabulary_size`` if unseen."""
+    rank = tft.compute_and_apply_vocabulary(values, top_k=entry.vocabulary_size, num_oov_buckets=1, vocab_filename=entry.name)
+    # Out of vocabulary is one past the last rank; put it into the last column even if fewer values were seen.
+    unseen = rank >= tf.cast(tft.experimental.get_vocabulary_size_by_name(entry.name), tf.int64)
+    return tf.where(unseen, tf.cast(entry.vocabulary_size, tf.int64), rank)
+
+
+def _with_shrunken_ratios(plan: GraphPlan, outputs: Tensors, ranks: Tensors) -> tf.Tensor:
+    """``logs`` with every shrunken ratio in the place of its raw one."""
+    shrunken = [_shrink(plan, ratio, shrink, outputs, ranks) for ratio, shrink in plan.shrunken_ratios]
+    if not shrunken:
+        return outputs["logs"]
+    columns = tf.stack(shrunken, axis=1)
+    rows = tf.shape(columns)[0]
+    logs = _signed_log(tf.pad(columns, [[0, -rows % ROW_MULTIPLE], [0, 0]]))[:rows]
+    place = list(range(len(plan.scaled_names)))
+    for number, (ratio, _) in enumerate(plan.shrunken_ratios):
+        place[plan.scaled_names.index(ratio.name)] = len(plan.scaled_names) + number
+    return tf.gather(tf.concat([outputs["logs"], logs], axis=1), place, axis=1)
+
+
+def _shrink(plan: GraphPlan, ratio: Ratio, shrink: Shrinkage, outputs: Tensors, ranks: Tensors) -> tf.Tensor:
+    """float32 (n,): (numerator + strength * prior) / (denominator + strength), the prior being that of the row's segment.
+
+    Priors are empirical Bayes by moments of pooled counts: Robbins, The empirical Bayes approach to statistical decision
+    problems, 1964. A row without the ratio brings no evidence, neither to itself nor to its segment.
+    """
+    absent = outputs["missing"][:, plan.optional_names.index(ratio.name)] > 0
+    parts = [outputs["finished"][:, plan.finished_names.index(name)] for name in (ratio.numerator, ratio.denominator)]
+    numerator, denominator = (tf.where(absent, tf.zeros_like(part), part) for part in parts)
+    sizes = {entry.name: entry.vocabulary_size + 1 for entry in plan.vocabulary_fields}
+    segment = ranks[shrink.by] if shrink.by else tf.zeros_like(numerator, tf.int64)
+    member = tf.one_hot(segment, sizes.get(shrink.by, 1), dtype=tf.float64)
+    sums = [
+        tft.sum(member * tf.cast(part, tf.float64)[:, None], reduce_instance_dims=False) for part in (numerator, denominator)
+    ]
+    overall = tf.math.divide_no_nan(tf.reduce_sum(sums[0]), tf.reduce_sum(sums[1]))
+    # By the reciprocal, for the reason that ``_scale`` gives.
+    prior = (sums[0] + shrink.strength * overall) * tf.math.reciprocal(sums[1] + shrink.strength)
+    pseudo_numerator = tf.gather(tf.cast(shrink.strength * prior, tf.float32), segment)
+    return (numerator + pseudo_numerator) / (denominator + shrink.strength)
 
 
 def _scale(columns: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import layout
-from features.declarations import Catalog, Field, Signal, View, WindowFeature, window_features
+from features.declarations import Catalog, Field, Ratio, Shrinkage, Signal, View, WindowFeature, window_features
 
 DROPPED: Final = -(1 << 40)
 """The cell of a tile outside every window: far enough below zero to stay negative for any row."""
@@ -79,6 +79,11 @@ class GraphPlan:
     def optional_names(self) -> list[str]:
         """Finished floats that can be missing; each has a mask."""
         return [*(entry.name for entry in self.view.elapsed), *(entry.name for entry in self.view.ratios)]
+
+    @property
+    def shrunken_ratios(self) -> list[tuple[Ratio, Shrinkage]]:
+        """Ratios that the model sees shrunken, each with how."""
+        return [(ratio, ratio.shrink) for ratio in self.view.ratios if ratio.shrink is not None]
 
     @property
     def field_number_names(self) -> list[str]:

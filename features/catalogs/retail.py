@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.declarations import Attribute, Catalog, Elapsed, EventType, Field, Profile, Ratio, Signal, View
+from features.declarations import Attribute, Catalog, Elapsed, EventType, Field, Profile, Ratio, Shrinkage, Signal, View
 from features.layout import DAY_S, LIFETIME
 
 WINDOWS_S = (30 * DAY_S, 90 * DAY_S, 180 * DAY_S, 365 * DAY_S, LIFETIME)
@@ -19,8 +19,8 @@ CUSTOMER = View(
         Elapsed("active_span_s", since="order_times_first_lifetime", until="order_times_last_lifetime"),
     ),
     ratios=(
-        Ratio("mean_order_value_cents", "order_value_sum_lifetime", "orders_count_lifetime"),
-        Ratio("mean_gap_s", "active_span_s", "orders_count_lifetime"),
+        Ratio("mean_order_value_cents", "order_value_sum_lifetime", "orders_count_lifetime", Shrinkage(2, by="country")),
+        Ratio("mean_gap_s", "active_span_s", "orders_count_lifetime", Shrinkage(2)),
         Ratio("recency_in_gaps", "since_last_order_s", "mean_gap_s"),
     ),
     bucketed=("since_last_order_s", "since_first_order_s"),

@@ -15,6 +15,7 @@ from features.declarations import (
     Field,
     Profile,
     Ratio,
+    Shrinkage,
     Signal,
     View,
 )  # fmt: skip
@@ -89,8 +90,8 @@ SUBSCRIBER = View(
     ),
     ratios=(
         Ratio("session_share_7d_of_30d", "sessions_count_7d", "sessions_count_30d"),
-        Ratio("offer_click_rate_30d", "offers_clicked_count_30d", "offers_shown_count_30d"),
-        Ratio("mobile_share_30d", "mobile_sessions_count_30d", "sessions_count_30d"),
+        Ratio("offer_click_rate_30d", "offers_clicked_count_30d", "offers_shown_count_30d", Shrinkage(20, by="country")),
+        Ratio("mobile_share_30d", "mobile_sessions_count_30d", "sessions_count_30d", Shrinkage(5, by="platform")),
     ),
     bucketed=("since_last_session_s", "since_signup_s"),
     utc_offset="utc_offset_minutes",
