@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.errors import PermanentError
+from features.errors import PermanentError, TemporaryError
 
 
 class PipelineError(PermanentError):
@@ -15,3 +15,11 @@ class StepFailed(PermanentError):
 
 class RunNotFound(PermanentError):
     """There is no record of this run, or its file cannot be read."""
+
+
+class SubmissionError(PermanentError):
+    """A cluster refuses what was submitted, or already has something else of that name."""
+
+
+class ClusterUnavailable(TemporaryError):
+    """A cluster does not answer, or has an error of its own."""

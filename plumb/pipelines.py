@@ -1,10 +1,12 @@
-"""``plumb pipelines``: compile the pipelines, and run them on this machine."""
+"""``plumb pipelines``: compile the pipelines, run them on this machine, submit them to a cluster."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +14,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from features.errors import explain
 from features.workspace import Workspace
+from plumb.errors import CommandError
 from plumb.instants import now_us, parse_instant, show_instant
 from plumb.runs import coloured, render_run
 from plumb.settings import Settings
@@ -20,12 +24,13 @@ from plumb.settings import Settings
 if TYPE_CHECKING:
     from pipelines.records import RunRecord, StepRecord
 
-app = typer.Typer(help="Compile pipelines, and run them on this machine.", no_args_is_help=True)
+app = typer.Typer(help="Compile pipelines, run them on this machine, submit them to a cluster.", no_args_is_help=True)
 console = Console()
 
 KNOWN_AT_HELP = (
     "Nothing that became known later enters; a date or an ISO 8601 time with its zone. The end of the log if left out."
 )
+EVERY_HELP = "Schedule: six fields from seconds to day of week, UTC, such as '0 30 4 * * *'. One run now if left out."
 
 
 @app.command("compile")
@@ -52,6 +57,70 @@ def run(
     console.print(render_run(record))
     if record.status == "not blessed":
         raise typer.Exit(1)
+
+
+@app.command("submit")
+def submit_run(  # noqa: PLR0913 - one argument an option
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="Name of a model spec, such as churn.")],
+    host: Annotated[str, typer.Option("--host", metavar="URL", help="Where the cluster's KFP API is.")],
+    every: Annotated[str | None, typer.Option("--every", metavar="CRON", help=EVERY_HELP)] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="File with a bearer token.")] = None,
+    namespace: Annotated[str, typer.Option("--namespace", help="Of a cluster with several users.")] = "",
+    service_account: Annotated[str, typer.Option("--service-account", help="Kubernetes account of the steps.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of weights, shuffling and bootstrap.")] = 0,
+    replace: Annotated[bool, typer.Option("--replace", help="End another schedule of this model.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a sentence.")] = False,
+) -> None:
+    """Run a model's training on a cluster, once now or on a schedule, on the snapshot that is the latest when a run starts."""
+    from components.code import code_version
+    from models.specs import load_spec
+    from pipelines.cluster import Address
+    from pipelines.compile import read_compiled
+    from pipelines.profile import WORKSPACE_MOUNT
+    from pipelines.schedules import check_cron
+    from pipelines.submit import Submission, submit
+
+    settings: Settings = ctx.obj
+    load_spec(model)
+    parameters = {
+        "model": model, "workspace": WORKSPACE_MOUNT, "known_at_us": 0, "seed": seed,
+        "control_database": settings.control_database,
+    }  # fmt: skip
+    submission = Submission(
+        model, read_compiled("training"), code_version(), parameters, check_cron(every) if every is not None else "",
+        show_instant(now_us()), service_account,
+    )  # fmt: skip
+    done = submit(Address(host, read_token(token_file), namespace), submission, replace=replace)
+    if as_json:
+        typer.echo(json.dumps(asdict(done), indent=2))
+        return
+    uploaded = "uploaded" if done.uploaded else "already there"
+    console.print(f"pipeline version {done.version_name} {uploaded}; {done.kind} {done.name} {done.action} ({done.id})")
+
+
+def read_token(path: Path | None) -> str:
+    """The bearer token in a file, without the line's end; empty where no file is named.
+
+    Raises:
+        CommandError: the file cannot be read or is empty.
+    """
+    if path is None:
+        return ""
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        got = error.strerror or "no text" if isinstance(error, OSError) else "no text"
+        raise CommandError(
+            explain("token cannot be read", which=str(path), expected="a file with a token", got=got,
+                    next_step="correct --token-file")
+        ) from error  # fmt: skip
+    if not token:
+        raise CommandError(
+            explain("token is empty", which=str(path), expected="a file with a token", got="nothing",
+                    next_step="correct --token-file")
+        )  # fmt: skip
+    return token
 
 
 def launch(workspace: Workspace, model: str, *, known_at_us: int | None = None, seed: int = 0) -> RunRecord:
