@@ -104,10 +104,11 @@ def stamp_events(workspace: Workspace, catalog: Catalog, entity: str, table: pa.
             its partition already holds (unless ``late``).
     """
     schema = event_schema(catalog.attributes_of(entity))
+    _check_not_live(workspace, entity)
     _check_batch(catalog, entity, table)
     ingest_us = _micros(table, "ingest_time")
     partitions = partition_of(table["entity_id"], catalog.log_partitions)
-    next_offsets, last_ingest_us = _heads(workspace, catalog, entity)
+    next_offsets, last_ingest_us = log_heads(workspace, catalog, entity)
     floor_us = last_ingest_us[partitions]
     if late:
         ingest_us = np.maximum(ingest_us, floor_us)
@@ -221,16 +222,7 @@ def count_repeats(workspace: Workspace, catalog: Catalog, entity: str, stamped: 
     return int(batch.num_rows - kept)
 
 
-def _at(time_us: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(time_us))
-
-
-def _micros(table: pa.Table, column: str) -> np.ndarray:
-    values: np.ndarray = table[column].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
-    return values
-
-
-def _heads(workspace: Workspace, catalog: Catalog, entity: str) -> tuple[np.ndarray, np.ndarray]:
+def log_heads(workspace: Workspace, catalog: Catalog, entity: str) -> tuple[np.ndarray, np.ndarray]:
     """(next offset, last ingest_time in microseconds) of each partition; 0 and the least int64 where it is empty."""
     next_offsets = np.zeros(catalog.log_partitions, np.int64)
     last_ingest_us = np.full(catalog.log_partitions, np.iinfo(np.int64).min)
@@ -241,6 +233,25 @@ def _heads(workspace: Workspace, catalog: Catalog, entity: str) -> tuple[np.ndar
         for partition, offset, ingest_us in delta.collect(grouped, workspace.events(entity)).iter_rows():
             next_offsets[partition], last_ingest_us[partition] = offset + 1, ingest_us
     return next_offsets, last_ingest_us
+
+
+def _at(time_us: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(time_us))
+
+
+def _micros(table: pa.Table, column: str) -> np.ndarray:
+    values: np.ndarray = table[column].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+    return values
+
+
+def _check_not_live(workspace: Workspace, entity: str) -> None:
+    """Offsets have one giver: where a live log has begun, events go through it and reach this table by compaction."""
+    live = workspace.live_log(entity)
+    if live.exists():
+        raise EventLogError(
+            explain("events of this entity arrive by its live log", which=str(live), expected="an append to the live log",
+                    got="an append to the batch log", next_step="send them with `plumb stream append`")
+        )  # fmt: skip
 
 
 def _check_batch(catalog: Catalog, entity: str, table: pa.Table) -> None:

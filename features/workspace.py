@@ -22,6 +22,14 @@ class Workspace:
         """Delta table of one entity type's event log, partitioned by region and ingest_day."""
         return self.root / "events" / entity
 
+    def live_log(self, entity: str) -> Path:
+        """Folder of the log files in which one entity type's events arrive before they are in the Delta table."""
+        return self.root / "live" / entity
+
+    def stream_status(self, view_key: str) -> Path:
+        """Folder with one JSON file a worker of the view's stream: how far it is, what it has refused."""
+        return self.root / "stream" / view_key
+
     @property
     def dead_letters(self) -> Path:
         """Delta table of rows that could not become events."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 from hypothesis import settings
-from services.fixtures import control_url, postgresql_server, postgresql_url, redis_server, redis_url
+from services.fixtures import control_url, kafka_server, postgresql_server, postgresql_url, redis_server, redis_url
 
 from plumb.settings import prepare_native_libraries
 
-__all__ = ["control_url", "postgresql_server", "postgresql_url", "redis_server", "redis_url"]
+__all__ = ["control_url", "kafka_server", "postgresql_server", "postgresql_url", "redis_server", "redis_url"]
 
 # Before TensorFlow loads, and inherited by every process a test starts.
 prepare_native_libraries(os.environ)

@@ -13,14 +13,18 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from features.declarations import Catalog, View
+from features.errors import PlumblineError
 from features.event_log.port import EventLog
 from features.online.store import OnlineStore
 from features.stream_fold import Folded, History, ShardFold
-from transforms.stream_source import Announced, Announcing, LogSource, allow_start
+from transforms.stream_source import Announced, Announcing, LogSource
 
 DEFAULT_RUNNER: Final = "FnApiRunner"
 MICRO_BATCH: Final = 50_000
 """At most about this many events a commit: bounds memory, and the time for which a shard's readers see the state before."""
+
+_FAILURES: list[PlumblineError] = []
+"""Errors of ours that ended a bundle in this process."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class StreamJob:
         open_log, open_store: open the event log and the view's online store where the work is done.
         history: ids in the batch log before the live one's start.
         now_us: the clock, UTC microseconds.
+        stop_requested: whether the stream shall end with what it has read.
         report: called with every commit.
         micro_batch: events a commit, at most about.
     """
@@ -41,6 +46,7 @@ class StreamJob:
     open_store: Callable[[], OnlineStore]
     history: History
     now_us: Callable[[], int]
+    stop_requested: Callable[[], bool]
     report: Callable[[Folded], None]
     micro_batch: int = MICRO_BATCH
 
@@ -48,18 +54,24 @@ class StreamJob:
 def run_stream(
     job: StreamJob, partitions: tuple[int, ...], *, runner: str = DEFAULT_RUNNER, until_caught_up: bool = False
 ) -> None:
-    """Fold partitions into their shards until ``stream_source.request_stop``, or until all that was there has been folded.
+    """Fold partitions into their shards until the job is told to stop, or until all that was there has been folded.
 
     Raises:
         CommitConflict: another writer has taken a shard over.
         EventLogError, StoreError, StoreUnavailable: the log's or the store's.
     """
-    allow_start()
-    how = Announcing(job.open_log, job.now_us, until_caught_up)
+    how = Announcing(job.open_log, job.now_us, job.stop_requested, until_caught_up)
     options = PipelineOptions(flags=[], runner=runner, save_main_session=False, streaming=True)
-    with beam.Pipeline(options=options) as pipeline:
-        announced = pipeline | "Log" >> beam.io.Read(LogSource(how, partitions))
-        _ = announced | "Fold" >> beam.ParDo(FoldPartition(job))
+    _FAILURES.clear()
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            announced = pipeline | "Log" >> beam.io.Read(LogSource(how, partitions))
+            _ = announced | "Fold" >> beam.ParDo(FoldPartition(job))
+    except RuntimeError as error:
+        # Beam reports a failed bundle as text; where it ran in this process, the error itself is at hand.
+        if _FAILURES:
+            raise _FAILURES[0] from error
+        raise
 
 
 class FoldPartition(beam.DoFn):
@@ -75,6 +87,18 @@ class FoldPartition(beam.DoFn):
         self._log, self._store = self._job.open_log(), self._job.open_store()
 
     def process(self, announced: Announced) -> Iterator[Folded]:
+        try:
+            yield from self._follow(announced)
+        except PlumblineError as error:
+            _FAILURES.append(error)
+            raise
+
+    def teardown(self) -> None:
+        for opened in (self._log, self._store):
+            if opened is not None:
+                opened.close()
+
+    def _follow(self, announced: Announced) -> Iterator[Folded]:
         fold = self._fold_of(announced.partition)
         while fold.position.log_offset + 1 < announced.end_offset:
             done = fold.fold_next(self._job.micro_batch, announced.looked_us)
@@ -83,11 +107,6 @@ class FoldPartition(beam.DoFn):
                 yield done
         if fold.position.as_of_us < announced.looked_us:
             fold.advance(announced.looked_us)
-
-    def teardown(self) -> None:
-        for opened in (self._log, self._store):
-            if opened is not None:
-                opened.close()
 
     def _fold_of(self, partition: int) -> ShardFold:
         if partition not in self._folds:

@@ -6,7 +6,6 @@ runner may repeat an announcement, lose one or deliver it to another worker, and
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,19 +20,6 @@ from features.event_log.port import EventLog
 
 POLL_S: Final = 0.02
 """Time between two looks at a log that has not grown."""
-
-_STOPPING = threading.Event()
-
-
-def request_stop() -> None:
-    """Let every reader of this process end: the pipeline finishes what it has read and returns."""
-    _STOPPING.set()
-
-
-def allow_start() -> None:
-    """Take an earlier ``request_stop`` back."""
-    _STOPPING.clear()
-
 
 @dataclass(frozen=True)
 class Announced:
@@ -51,12 +37,14 @@ class Announcing:
     Attributes:
         open_log: opens the log there.
         now_us: the clock, UTC microseconds.
+        stop_requested: whether readers shall end; the pipeline then finishes what it has read and returns.
         until_caught_up: end once every partition has been announced up to where its log ended at the start.
         heartbeat_us: announce a partition without news after this long, so that its shard is known to be fresh.
     """
 
     open_log: Callable[[], EventLog]
     now_us: Callable[[], int]
+    stop_requested: Callable[[], bool]
     until_caught_up: bool = False
     heartbeat_us: int = 1_000_000
 
@@ -143,4 +131,4 @@ class LogReader(UnboundedReader):
 
     def _stopped(self) -> bool:
         caught_up = all(self._announced.get(partition, -1) >= end for partition, end in self._targets.items())
-        return _STOPPING.is_set() or (self._how.until_caught_up and caught_up)
+        return self._how.stop_requested() or (self._how.until_caught_up and caught_up)

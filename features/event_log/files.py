@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from features.errors import EventLogError, TemporaryError, explain
 from features.event_log.frames import HEADER_BYTES, MAGIC, Frame, decode_frame, encode_frame, is_whole, read_header
-from features.event_log.port import SENT, STAMPED
+from features.event_log.port import check_sent
 from features.partitions import PARTITION_HASH
 
 LOG_FORMAT: Final = 1
@@ -63,28 +63,37 @@ class _Writer:
 class FileLog:
     """``features.event_log.port.EventLog`` on partitioned append-only files."""
 
-    def __init__(self, folder: Path, base: list[int], durability: Durability) -> None:
+    def __init__(self, folder: Path, base: list[int], base_ingest_us: list[int], durability: Durability) -> None:
         self.folder = folder
         self.partitions = len(base)
         self._base = base
+        self._base_ingest_us = base_ingest_us
         self._durability = durability
         self._known = [_Partition() for _ in base]
         self._writers: dict[int, _Writer] = {}
 
     @classmethod
-    def create(cls, folder: Path, base_offsets: list[int], *, durability: Durability = "disk") -> Self:
+    def create(
+        cls, folder: Path, base_offsets: list[int], *, base_ingest_us: list[int] | None = None, durability: Durability = "disk"
+    ) -> Self:
         """Open a log, and make an empty one where there is none.
 
         Args:
             base_offsets: first offset of each partition of a new log; not 0 where the batch log already holds events.
+            base_ingest_us: ingest_time of each partition's event before that, UTC microseconds.
         """
-        if not (folder / IDENTITY_NAME).exists():
+        if not folder.exists():
+            partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
             for partition in range(len(base_offsets)):
-                (folder / f"partition-{partition:03d}").mkdir(parents=True, exist_ok=True)
-            identity = {"log_format": LOG_FORMAT, "partition_hash": PARTITION_HASH, "base_offsets": base_offsets}
-            partial = folder / f"{IDENTITY_NAME}.{os.getpid()}.partial"
-            partial.write_text(json.dumps(identity))
-            partial.rename(folder / IDENTITY_NAME)
+                (partial / f"partition-{partition:03d}").mkdir(parents=True, exist_ok=True)
+            identity = {
+                "log_format": LOG_FORMAT,
+                "partition_hash": PARTITION_HASH,
+                "base_offsets": base_offsets,
+                "base_ingest_us": base_ingest_us or [0] * len(base_offsets),
+            }
+            (partial / IDENTITY_NAME).write_text(json.dumps(identity))
+            partial.rename(folder)
         return cls.open(folder, len(base_offsets), durability=durability)
 
     @classmethod
@@ -108,16 +117,16 @@ class FileLog:
                         expected=str((LOG_FORMAT, PARTITION_HASH, partitions)),
                         next_step="use the catalog that the log was made with")
             )  # fmt: skip
-        return cls(folder, identity["base_offsets"], durability)
+        return cls(folder, identity["base_offsets"], identity["base_ingest_us"], durability)
 
     def append(self, partition: int, events: pa.Table, *, now_us: int) -> range:
-        _check_columns(events, self.folder)
+        check_sent(events, str(self.folder))
         writer = self._writer(partition)
         known = self._known[partition]
         first = self._end(partition)
         if not events.num_rows:
             return range(first, first)
-        ingest_us = max(now_us, known.places[-1].frame.ingest_us if known.places else now_us)
+        ingest_us = max(now_us, known.places[-1].frame.ingest_us if known.places else self._base_ingest_us[partition])
         data = encode_frame(events, first, ingest_us)
         if writer.file.tell() >= SEGMENT_BYTES:
             writer.file.close()
@@ -304,14 +313,3 @@ def _open_segment(path: Path) -> BinaryIO:
     finally:
         os.close(folder)
     return file
-
-
-def _check_columns(events: pa.Table, folder: Path) -> None:
-    missing = sorted(set(SENT) - set(events.column_names))
-    extra = sorted(set(STAMPED) & set(events.column_names))
-    if missing or extra:
-        raise EventLogError(
-            explain("events cannot be appended", which=str(folder), expected=f"columns {', '.join(SENT)} and attributes",
-                    got=f"no {', '.join(missing)}" if missing else f"columns of the log's own: {', '.join(extra)}",
-                    next_step="correct the producer")
-        )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Final, Protocol, Self
 import numpy as np
 import pyarrow as pa
 
+from features.errors import EventLogError, explain
 from features.partitions import partition_of
 from features.rows import TIME
 
@@ -75,6 +76,22 @@ class EventLog(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+def check_sent(events: pa.Table, which: str) -> None:
+    """Refuse events that a log could not number and stamp.
+
+    Raises:
+        EventLogError: a column of ``SENT`` is missing, or one of ``STAMPED`` is there already.
+    """
+    missing = sorted(set(SENT) - set(events.column_names))
+    extra = sorted(set(STAMPED) & set(events.column_names))
+    if missing or extra:
+        raise EventLogError(
+            explain("events cannot be appended", which=which, expected=f"columns {', '.join(SENT)} and attributes",
+                    got=f"no {', '.join(missing)}" if missing else f"columns of the log's own: {', '.join(extra)}",
+                    next_step="correct the producer")
+        )  # fmt: skip
 
 
 def append_by_entity(log: EventLog, events: pa.Table, *, now_us: int) -> int:

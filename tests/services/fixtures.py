@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from services.kafka import run_kafka
 from services.servers import run_postgresql, run_redis
 
 
@@ -44,6 +45,13 @@ def redis_url(redis_server: int) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushall()
     return url
+
+
+@pytest.fixture(scope="session")
+def kafka_server() -> Iterator[str]:
+    """Bootstrap address of a Kafka broker on 127.0.0.1, the same for all tests of the process; each makes its own topics."""
+    with run_kafka() as servers:
+        yield servers
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

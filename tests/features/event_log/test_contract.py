@@ -1,7 +1,8 @@
-"""What every event log promises; a new adapter adds itself to ``ADAPTERS`` and passes all of it."""
+"""What every event log promises; a new adapter adds itself to ``open_log`` and passes all of it."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from features.errors import EventLogError
 from features.event_log.files import FileLog
+from features.event_log.kafka import KafkaLog
 from features.event_log.port import EventLog, append_by_entity
 from features.partitions import partition_of
 from features.rows import TIME
@@ -24,12 +26,12 @@ def open_files(folder: Path) -> EventLog:
     return FileLog.create(folder / "log", [0] * PARTITIONS, durability="process")
 
 
-ADAPTERS: dict[str, Callable[[Path], EventLog]] = {"files": open_files}
-
-
-@pytest.fixture(params=list(ADAPTERS))
+@pytest.fixture(params=["files", "kafka"])
 def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], EventLog]:
-    return lambda: ADAPTERS[request.param](tmp_path)
+    if request.param == "files":
+        return lambda: open_files(tmp_path)
+    servers, topic = request.getfixturevalue("kafka_server"), uuid.uuid4().hex
+    return lambda: KafkaLog.create(servers, topic, PARTITIONS, stamped_by="writer")
 
 
 @pytest.fixture
