@@ -20,7 +20,7 @@ from models.gate import judge
 from models.lineage import trace
 from models.specs import load_spec
 from models.train import EVALUATED_FILE, NETWORK_FILE
-from models.versions import EVALUATION_FILE, ModelVersion, NewVersion, list_versions, register
+from models.versions import EVALUATION_FILE, ModelVersion, NewVersion, Verdict, list_versions, register
 from transforms.export import MODEL_RECORD, export_model
 
 US_PER_S: Final = 1_000_000
@@ -97,4 +97,5 @@ def register_version(workspace: Workspace, model: str, products: Products, scrat
     def describe(version: ModelVersion) -> Mapping[str, str]:
         return render_documents(spec, version, evaluation, decision)
 
-    return register(workspace, new, scratch, promoted=decision.promoted, documents=describe)
+    verdict = Verdict(decision.promoted, decision.reasons[-1])
+    return register(workspace, new, scratch, verdict=verdict, documents=describe)

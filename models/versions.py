@@ -63,13 +63,22 @@ class ModelVersion(NewVersion):
     path: Path
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the gate found a version better than the champion, and why (not)."""
+
+    promoted: bool
+    why: str
+
+
 Documents = Callable[[ModelVersion], Mapping[str, str]]
 """Texts about a version, by file name, to be kept among its artifacts."""
 
 
 def register(
-    workspace: Workspace, new: NewVersion, artifacts: Path, *, promoted: bool = False, documents: Documents | None = None
-) -> ModelVersion:
+    workspace: Workspace, new: NewVersion, artifacts: Path, *, verdict: Verdict | None = None,
+    documents: Documents | None = None,
+) -> ModelVersion:  # fmt: skip
     """Copy the artifacts into the workspace and commit the next version of the model, both or neither.
 
     A blessed version becomes the candidate. It becomes the champion if there is none, or if it is promoted over the one
@@ -79,7 +88,7 @@ def register(
         workspace: its control database is made if there is none.
         new: facts of the version.
         artifacts: folder whose content is copied.
-        promoted: whether the gate found it better than the champion.
+        verdict: how it stands to the champion; None where nobody has compared them.
         documents: writes texts about the version, now that its number is known.
     Raises:
         VersionError: there are no artifacts.
@@ -105,7 +114,7 @@ def register(
             session.add(VersionRow(**stored, version=version, path=str(path.relative_to(workspace.root))))
             session.flush()
             if new.blessed:
-                _give_aliases(session, registered, promoted=promoted)
+                _give_aliases(session, registered, verdict or Verdict(promoted=False, why=new.reason))
             for name, text in (documents(registered) if documents else {}).items():
                 (copied / name).write_text(text, encoding="utf-8")
             copied.rename(path)
@@ -163,14 +172,14 @@ def list_versions(workspace: Workspace, model: str | None = None) -> list[ModelV
         return [_as_version(workspace, row) for row in session.scalars(query)]
 
 
-def _give_aliases(session: Session, registered: ModelVersion, *, promoted: bool) -> None:
+def _give_aliases(session: Session, registered: ModelVersion, verdict: Verdict) -> None:
     champion = current_alias(session, registered.model, CHAMPION)
     parent = registered.lineage.parent_champion if registered.lineage else champion
-    who, why = f"{REGISTRATION} of run {registered.run_id}", registered.reason
-    if champion is None or (promoted and parent == champion):
+    who, why = f"{REGISTRATION} of run {registered.run_id}", verdict.why
+    if champion is None or (verdict.promoted and parent == champion):
         change = Change(who, why, registered.created_at_us)
         give_alias(session, registered.model, CHAMPION, registered.version, change, expected=champion)
-    elif promoted:
+    elif verdict.promoted:
         why = f"kept a candidate, because it was judged against {parent} and {champion} is champion now; {why}"
     change = Change(who, why, registered.created_at_us)
     candidate = current_alias(session, registered.model, CANDIDATE)

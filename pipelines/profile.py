@@ -10,6 +10,10 @@ WORKSPACE_CLAIM: Final = "plumbline-workspace"
 
 WORKSPACE_MOUNT: Final = "/workspace"
 
+CONTROL_SECRET: Final = "plumbline-control"
+"""Secret whose key ``password`` is that of the control database, for clusters that keep it in PostgreSQL; its client reads
+the variable, so that no password stands in a parameter. A cluster without it uses SQLite in the workspace."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -39,6 +43,7 @@ class Profile:
         task.set_retry(self.retries, backoff_duration=f"{self.retry_after_s}s")
         task.set_caching_options(self.cache)
         kubernetes.mount_pvc(task, pvc_name=WORKSPACE_CLAIM, mount_path=WORKSPACE_MOUNT)
+        kubernetes.use_secret_as_env(task, CONTROL_SECRET, {"password": "PGPASSWORD"}, optional=True)
         return kubernetes.set_timeout(task, seconds=self.timeout_s)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from plumb.backtest import backtest
@@ -46,7 +47,7 @@ def list_models(ctx: typer.Context, as_json: Annotated[bool, typer.Option("--jso
         facts = [{**_facts(version), "aliases": standing.get((version.model, version.version), [])} for version in versions]
         typer.echo(json.dumps(facts, indent=2))
         return
-    table = Table("model", "version", "alias", "blessed", "created", "AUC", "view", "reason")
+    table = Table("model", "version", "alias", "blessed", "created", "AUC", "view", "run")
     for version in versions:
         area = version.metrics.get("network_auc")
         table.add_row(
@@ -57,7 +58,7 @@ def list_models(ctx: typer.Context, as_json: Annotated[bool, typer.Option("--jso
             show_instant(version.created_at_us),
             "" if area is None else f"{area:.3f}",
             version.view_key,
-            version.reason,
+            version.run_id,
         )
     for column in table.columns[:3]:
         column.no_wrap = True
@@ -192,13 +193,13 @@ def _print_promotions(promotions: list[Promotion], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([_promotion_facts(entry) for entry in promotions], indent=2))
         return
-    table = Table("model", "alias", "from", "to", "at", "who", "why")
     for entry in promotions:
-        before = "" if entry.from_version is None else str(entry.from_version)
-        table.add_row(entry.model, entry.alias, before, str(entry.to_version), show_instant(entry.at_us), entry.who, entry.why)
-    for column in table.columns[:5]:
-        column.no_wrap = True
-    console.print(table)
+        before = "nothing" if entry.from_version is None else f"version {entry.from_version}"
+        console.print(
+            f"[bold]{entry.model} {entry.alias}[/bold]: {before} -> [bold]version {entry.to_version}[/bold]"
+            f" at {show_instant(entry.at_us)} by {escape(entry.who)}"
+        )
+        console.print(f"  {escape(entry.why)}", highlight=False)
 
 
 def _show(value: Any) -> str:

@@ -18,10 +18,11 @@ from models import registry
 from models.aliases import Change, champion_of, history, list_aliases, promote
 from models.errors import VersionError
 from models.lineage import Lineage
-from models.versions import NewVersion, load, register
+from models.versions import NewVersion, Verdict, load, register
 
 NEW = NewVersion("churn", 1_700_000_000_000_000, "run-1", True, "beats recency", "subscriber@1", "v", "g", {"network_auc": 0.8})
 REFUSED = replace(NEW, blessed=False, reason="does not beat recency")
+BETTER = Verdict(promoted=True, why="beats the champion")
 ANN = Change("ann", "looks better in the field", 1_700_000_100_000_000)
 
 PROMOTER = """
@@ -114,14 +115,14 @@ def test_of_promotions_by_several_processes_at_once_one_wins_and_the_history_tel
 def test_a_version_is_promoted_at_registration_only_over_the_champion_it_was_judged_against(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    beaten = register(workspace, NEW, tmp_path / "artifacts", promoted=True)
+    beaten = register(workspace, NEW, tmp_path / "artifacts", verdict=BETTER)
     assert champion_of(workspace, "churn") == beaten.version == 6
     lineage = Lineage("c", {}, 0, 0, 0, {}, {}, {}, {}, {}, {}, {}, 0, parent_champion=1)
-    late = register(workspace, replace(NEW, lineage=lineage), tmp_path / "artifacts", promoted=True)
+    late = register(workspace, replace(NEW, lineage=lineage), tmp_path / "artifacts", verdict=BETTER)
     assert champion_of(workspace, "churn") == 6
     candidate = next(entry for entry in list_aliases(workspace, "churn") if entry.alias == "candidate")
     assert candidate.to_version == late.version
-    assert candidate.why == "kept a candidate, because it was judged against 1 and 6 is champion now; beats recency"
+    assert candidate.why == "kept a candidate, because it was judged against 1 and 6 is champion now; beats the champion"
 
 
 @pytest.mark.parametrize("statement", ["UPDATE model_promotions SET who = 'x'", "DELETE FROM model_promotions"])
