@@ -106,9 +106,7 @@ def choose_network(champion: ModelVersion, test_begins_us: int) -> Choice:
         return Choice(SERVED, overlaps=False, note="its served network, trained before the test rows begin")
     if lineage.test_begins_us <= test_begins_us:
         return Choice(EVALUATED, overlaps=False, note=f"its evaluated network, because its served one {_knows(lineage)}")
-    note = (
-        f"its evaluated network, which may know outcomes of the test rows too: in its favour. Its served one {_knows(lineage)}"
-    )
+    note = f"its evaluated network, which may know outcomes of the test rows in its favour; its served one {_knows(lineage)}"
     return Choice(EVALUATED, overlaps=True, note=note)
 
 
