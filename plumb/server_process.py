@@ -38,6 +38,7 @@ def serving(workspace: Workspace, model: str, *, version: int, store: Path, log:
         CommandError: the server did not start, or did not end when told to.
     """
     command = [sys.executable, "-c", "from plumb.app import main; main()", "--workspace", str(workspace.root)]
+    command += ["--control-database", workspace.control_url]
     command += ["serve", model, "--version", str(version), "--store", str(store), "--port", "0", "--grpc-port", "0"]
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)

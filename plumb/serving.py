@@ -22,7 +22,7 @@ STORE_HELP = "Online store: a folder, or redis://HOST:PORT/DATABASE. PLUMB_STORE
 def serve(  # noqa: PLR0913 - one argument an option
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="Name of a registered model.")],
-    version: Annotated[int | None, typer.Option(help="Its version; the newest blessed one where not given.")] = None,
+    version: Annotated[int | None, typer.Option(help="Its version; the champion where not given.")] = None,
     port: Annotated[int, typer.Option(help="HTTP port on 127.0.0.1; 0 takes a free one.")] = 8080,
     grpc_port: Annotated[int, typer.Option(help="gRPC port on 127.0.0.1; 0 takes a free one.")] = 8081,
     store: Annotated[str | None, typer.Option(help=STORE_HELP)] = None,
