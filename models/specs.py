@@ -18,7 +18,7 @@ from models.errors import SpecError
 Metric = Literal["auc", "log_loss", "calibration_error"]
 
 METRICS: Final[tuple[Metric, ...]] = ("auc", "log_loss", "calibration_error")
-SPEC_MODULES: Final = ("churn",)
+SPEC_MODULES: Final = ("churn", "returning", "redemption", "propensity", "cancellation")
 """Modules of this room that hold specs, each a tuple ``SPECS``, in the order they are listed."""
 
 HIGHER_IS_BETTER: Final[dict[str, bool]] = {"auc": True, "log_loss": False, "calibration_error": False}
@@ -136,12 +136,18 @@ class Learning:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A small feed-forward network: the mean logit of ``members`` equal stacks of ``hidden`` units, then calibration."""
+    """A small feed-forward network: the mean logit of ``members`` equal stacks of ``hidden`` units, then calibration.
+
+    Without ``hidden`` it is a logistic regression, one for each output; ``weight_decay`` then holds for its only layer.
+    ``standardise`` fits it to inputs of mean 0 and deviation 1, which the first layer takes in afterwards: where rows are
+    few, decay then weighs columns alike, those of texts and masks included.
+    """
 
     hidden: tuple[int, ...] = (32, 16)
     members: int = 2
     dropout: float = 0.2
     weight_decay: float = 1e-4
+    standardise: bool = False
     learning_rate: float = 3e-3
     epochs: int = 30
     patience: int = 4
@@ -290,6 +296,8 @@ def _check_learning(spec: ModelSpec) -> None:
         _require(
             set(label.earlier_horizons_s) <= set(edges_s), spec, "earlier horizons at edges of delay buckets", str(edges_s)
         )
+    else:
+        _require(not edges_s, spec, "delay buckets for a hazard alone", str(edges_s))
     _require(
         learning.method == "matured" or learning.learner == "network", spec, "a network where rows have not matured",
         f"{learning.learner} by {learning.method}",

@@ -34,6 +34,7 @@ EVALUATED_FILE: Final = "evaluated.keras"
 SUMMARY_FILE: Final = "training.json"
 LEAST_ROWS: Final = 200
 PREDICTION_ROWS: Final = 8_192
+LEAST_DEVIATION: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -144,18 +145,49 @@ def fit_layers(rows: Lessons, held_out: Lessons, recipe: Recipe) -> tuple[keras.
         jit_compile=False,  # compiling by XLA takes longer than such a small network saves
     )
     stop = keras.callbacks.EarlyStopping("val_log_loss", mode="min", patience=spec.patience, restore_best_weights=True)
+    mean, deviation = measure_inputs(rows.inputs) if spec.standardise else (np.zeros(1, np.float32), np.ones(1, np.float32))
+    if recipe.warm_start is not None:
+        unfold_inputs(logits, mean, deviation)
     history = logits.fit(
-        rows.inputs,
+        (rows.inputs - mean) / deviation,
         rows.targets,
         batch_size=spec.batch_size,
         epochs=spec.epochs,
         verbose=0,
         callbacks=[stop],
-        validation_data=(held_out.inputs, held_out.targets),
+        validation_data=((held_out.inputs - mean) / deviation, held_out.targets),
         validation_batch_size=PREDICTION_ROWS,
     )
+    fold_inputs(logits, mean, deviation)
     losses = history.history["val_log_loss"]
     return logits, int(np.argmin(losses)) + 1, float(min(losses))
+
+
+def measure_inputs(inputs: Matrix) -> tuple[Matrix, Matrix]:
+    """(T,) means and deviations; a deviation below ``LEAST_DEVIATION`` counts as that, so that a column which hardly varied
+    in training cannot swamp the others once it does."""
+    deviation = np.maximum(inputs.std(axis=0, dtype=np.float64), LEAST_DEVIATION)
+    return inputs.mean(axis=0, dtype=np.float64).astype(np.float32), deviation.astype(np.float32)
+
+
+def fold_inputs(logits: keras.Model, mean: Matrix, deviation: Matrix) -> None:
+    """Let a network that was fitted to (inputs - mean) / deviation take the inputs as they are."""
+    for layer in _first_layers(logits):
+        kernel, bias = layer.get_weights()
+        kernel = kernel / np.reshape(deviation, (-1, 1))
+        layer.set_weights([kernel, bias - np.sum(kernel * np.reshape(mean, (-1, 1)), axis=0)])
+
+
+def unfold_inputs(logits: keras.Model, mean: Matrix, deviation: Matrix) -> None:
+    """The inverse of ``fold_inputs``: a network to start from goes on learning where it stood."""
+    for layer in _first_layers(logits):
+        kernel, bias = layer.get_weights()
+        bias = bias + np.sum(kernel * np.reshape(mean, (-1, 1)), axis=0)
+        layer.set_weights([kernel * np.reshape(deviation, (-1, 1)), bias])
+
+
+def _first_layers(logits: keras.Model) -> list[keras.layers.Dense]:
+    return [layer for layer in logits.layers if isinstance(layer, keras.layers.Dense) and layer.input is logits.inputs[0]]
 
 
 def _require_rows(rows: Lessons, held_out: Lessons) -> None:
@@ -205,15 +237,15 @@ def start_from(logits: keras.Model, path: Path) -> None:
 
 def build_network(inputs: int, outputs: int, spec: NetworkSpec) -> keras.Model:
     """(n, inputs) float32 -> (n, outputs) float32, the mean of the members' logits."""
-    layers = keras.layers
+    layers, decay = keras.layers, keras.regularizers.L2(spec.weight_decay)
     transformed = keras.Input((inputs,), dtype="float32", name="transformed")
     members = []
     for _ in range(spec.members):
         hidden = transformed
         for units in spec.hidden:
-            hidden = layers.Dense(units, activation="relu", kernel_regularizer=keras.regularizers.L2(spec.weight_decay))(hidden)
+            hidden = layers.Dense(units, activation="relu", kernel_regularizer=decay)(hidden)
             hidden = layers.Dropout(spec.dropout)(hidden)
-        members.append(layers.Dense(outputs)(hidden))
+        members.append(layers.Dense(outputs, kernel_regularizer=None if spec.hidden else decay)(hidden))
     return keras.Model(transformed, layers.Average()(members) if len(members) > 1 else members[0])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from features.errors import explain
 from features.workspace import Workspace
 from plumb.errors import CommandError
-from plumb.instants import parse_instant
+from plumb.instants import parse_instant, show_instant
 from plumb.native_log import native_log
 from plumb.pipelines import launch
 from plumb.runs import METRICS, show_figure
@@ -35,12 +35,16 @@ def backtest(
     cutoff: Annotated[list[str], typer.Option("--cutoff", metavar="TIME", help=CUTOFF_HELP)],
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, shuffling and bootstrap.")] = 0,
 ) -> None:
-    """Train at past cutoffs, serve each version, score the population over HTTP, and compare with what then happened."""
+    """Train at past cutoffs, serve each version, score the population over HTTP, and compare with what then happened.
+
+    A model whose rows are drawn at events scores every such event from the cutoff on, each as known at its own time.
+    """
     settings: Settings = ctx.obj
     cutoffs_us = [(text, parse_instant(text)) for text in cutoff]
-    tables = [comparison(text, backtest_at(settings.workspace, model, cutoff_us, seed=seed)) for text, cutoff_us in cutoffs_us]
-    for table in tables:
-        console.print(table)
+    judged = [(text, backtest_at(settings.workspace, model, cutoff_us, seed=seed)) for text, cutoff_us in cutoffs_us]
+    for text, evaluation in judged:
+        for table in tables_of(text, evaluation):
+            console.print(table)
 
 
 def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) -> Mapping[str, Any]:
@@ -73,14 +77,16 @@ def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("fill the online store as of the cutoff", total=None)
-        materialize(workspace, *declarations_of(model), as_of_us=cutoff_us, store=folder / STORE_FOLDER)
+        store, predictions = folder / STORE_FOLDER, list[dict[str, Any]]()
+        materialize(workspace, *declarations_of(model), as_of_us=cutoff_us, store=store)
         progress.update(task, description="start the server")
-        instances = [{"entity_id": entity_id, "now": cutoff_us} for entity_id in outcomes.entity_ids.to_pylist()]
-        with serving(
-            workspace, model, version=record.registered_version, store=folder / STORE_FOLDER, log=folder / SERVER_LOG
-        ) as client:
-            progress.update(task, description=f"score {len(instances):,} entities over HTTP")
-            predictions = predict(client, model, instances, features=True)
+        with serving(workspace, model, version=record.registered_version, store=store, log=folder / SERVER_LOG) as client:
+            for now_us, instances in outcomes.moments():
+                if now_us > cutoff_us:
+                    progress.update(task, description=f"bring the online store up to {show_instant(now_us)}")
+                    materialize(workspace, *declarations_of(model), as_of_us=now_us, store=store)
+                progress.update(task, description=f"score {len(outcomes.now_us):,} rows over HTTP, {len(predictions):,} done")
+                predictions += predict(client, model, instances, features=True)
         progress.update(task, description="fit baselines and compare")
         features = Path(record.artifacts["fit-graph/features"])
         evaluation = judge_served(model, outcomes, predictions, features, seed=seed)
@@ -88,10 +94,21 @@ def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) 
     return evaluation
 
 
-def comparison(cutoff: str, evaluation: Mapping[str, Any]) -> Table:
-    """One row a candidate: the served model and every baseline on the same people."""
-    counts = f"{evaluation['entities']:,} scored over HTTP, {evaluation['positives']:,} positive"
-    title = f"{evaluation['model']} at {cutoff}: {counts}"
+def tables_of(cutoff: str, evaluation: Mapping[str, Any]) -> Iterator[Table]:
+    """The comparison, and where some outcomes are still open, that of the rows whose outcomes are settled."""
+    settled = evaluation.get("matured")
+    if settled is None:
+        yield comparison(f"at {cutoff}", evaluation)
+        return
+    still_open = evaluation["rows"] - settled["rows"]
+    yield comparison(f"from {cutoff} on, {still_open:,} outcomes still open and judged as seen so far", evaluation)
+    yield comparison(f"from {cutoff} on, settled outcomes alone", settled)
+
+
+def comparison(when: str, evaluation: Mapping[str, Any]) -> Table:
+    """One line a candidate: the served model and every baseline on the same rows."""
+    counts = f"{evaluation['rows']:,} scored over HTTP, {evaluation['positives']:,} positive"
+    title = f"{evaluation['model']} {when}: {counts}"
     table = Table("candidate", *METRICS.values(), "served model's gain in AUC", title=title, title_justify="left")
     for name, figures in evaluation["candidates"].items():
         gain = evaluation["gains"].get(name)
