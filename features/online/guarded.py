@@ -59,8 +59,9 @@ class _Rows:
     watermarks: dict[int, Watermark] = field(default_factory=dict)
 
     def put(self, row: int, shard: int, copy: Copy, reason: str | None) -> None:
-        self.states[row], self.profiles[row], self.degraded[row] = copy.state, copy.profile, reason
-        self.lower(shard, copy.watermark)
+        self.states[row], self.profiles[row], mark, _, _ = copy
+        self.degraded[row] = reason
+        self.lower(shard, mark)
 
     def lower(self, shard: int, mark: Watermark) -> None:
         """A shard's position is the oldest one that any of its values stands for."""
@@ -90,10 +91,9 @@ class GuardedStore:
         self.view_key = store.view_key
         self.partitions = store.partitions
         self.breaker = Breaker(limits.failures_to_open, limits.open_s)
-        self.copies = LocalCopies(limits.copies_bytes)
+        self.copies = LocalCopies(limits.copies_bytes, round(limits.copy_age_s * layout.US_PER_S))
         self._store = store
         self._ttl_us = round(limits.cache_ttl_s * layout.US_PER_S)
-        self._age_us = round(limits.copy_age_s * layout.US_PER_S)
         self._keeps_copies = limits.copies_bytes > 0
         self._clock_us = clock_us
         self._observe = observe
@@ -101,7 +101,7 @@ class GuardedStore:
     def get_many(self, entity_ids: Sequence[str], *, profiles: bool = True) -> Lookup:
         now_us = self._clock_us()
         if self._ttl_us and self._keeps_copies:
-            cached = self.copies.get_many(entity_ids, since_us=now_us - self._ttl_us, profiles=profiles)
+            cached = self.copies.get_many(entity_ids, since_us=now_us - self._ttl_us, now_us=now_us, profiles=profiles)
             if any(copy is not None for copy in cached):
                 return self._complete(entity_ids, cached, now_us, profiles)
         found, cause = self._ask(entity_ids, now_us, profiles)
@@ -121,7 +121,7 @@ class GuardedStore:
             return None, STORE_UNAVAILABLE
         self.breaker.succeeded()
         if self._keeps_copies:
-            self.copies.put_many(entity_ids, found, read_us=now_us, profiles=profiles)
+            self.copies.put_many(entity_ids, found, now_us=now_us, profiles=profiles)
         return found, ""
 
     def _complete(
@@ -155,7 +155,7 @@ class GuardedStore:
     ) -> None:
         """Local copies of any allowed age for what the store did not give, else nothing; each says so."""
         wanted = [entity_id for _, entity_id in missing]
-        copies = self.copies.get_many(wanted, since_us=now_us - self._age_us, profiles=profiles)
+        copies = self.copies.get_many(wanted, since_us=0, now_us=now_us, profiles=profiles)
         for (row, _), copy in zip(missing, copies, strict=True):
             if copy is None:
                 rows.degraded[row] = f"{cause}_{DEFAULTS}"

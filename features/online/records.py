@@ -53,11 +53,10 @@ def encode_entity_ids(entity_ids: Sequence[str]) -> list[bytes]:
         EntityIdError: an id is empty, too long, or no valid text.
     """
     try:
-        keys = [entity_id.encode() for entity_id in entity_ids]
+        keys = list(map(str.encode, entity_ids))
     except UnicodeEncodeError:
         keys = [encode_entity_id(entity_id) for entity_id in entity_ids]
-    sizes = list(map(len, keys))
-    if sizes and not 0 < min(sizes) <= max(sizes) <= MAX_ENTITY_ID_BYTES:
+    if not all(keys) or (keys and max(map(len, keys)) > MAX_ENTITY_ID_BYTES):
         keys = [encode_entity_id(entity_id) for entity_id in entity_ids]
     return keys
 

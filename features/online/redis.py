@@ -1,9 +1,7 @@
-"""The online store on Redis: plain string keys, one hash slot for each shard of one view version.
+"""The online store on Redis: plain string keys, one hash slot for each shard of one view version (``redis_commands``).
 
-Keys of shard 3 of ``buyer@1`` start with ``{buyer@1/3}``: ``s`` and the entity id for a state, ``p`` and the id for profile
-values, ``#`` for the position, ``~`` for the changelog, a Redis stream. A batch of any number of shards is one MGET of
-states and positions together, so a reply is one snapshot. A commit is one WATCH/MULTI/EXEC on the shard's position: on
-the machine at hand a third of the server's time that a Lua script takes for the same values.
+A batch of any number of shards is one MGET of states and positions together, so a reply is one snapshot. A commit is one
+WATCH/MULTI/EXEC on the shard's position: a third of the server's time that a Lua script takes for the same values.
 
 A Redis that comes back without its last writes comes back with the position that belongs to the values it still has: the
 next commit conflicts, and the writer goes on from there.
@@ -12,14 +10,12 @@ next commit conflicts, and the writer goes on from there.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
-from zlib import crc32
 
 import orjson
 import redis
-from hiredis import pack_command
 
 from features.errors import StoreError, StoreUnavailable, explain
 from features.online.records import (
@@ -27,14 +23,14 @@ from features.online.records import (
     check_position,
     check_states,
     collect_changes,
-    encode_entity_ids,
     group_by_shard,
     identify,
     keyed_values,
     pack_watermark,
     unpack_watermark,
 )
-from features.online.redis_server import address_of, check_server, talking
+from features.online.redis_commands import BatchRead, Keys
+from features.online.redis_server import Channel, address_of, check_server, talking
 from features.online.store import CHANGELOG_COMMITS, NO_OFFSET, ChangeCursor, Changes, Lookup, OnlineStore, Watermark
 
 Result = TypeVar("Result")
@@ -42,16 +38,6 @@ Transaction = Any
 """redis-py's Pipeline, half of which has no types."""
 MAX_ATTEMPTS: Final = 100
 """How often a change of a shard starts again because another one came between."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """The keys of one batch: states, then profiles where wanted, then the positions of ``shards``."""
-
-    keys: list[bytes]
-    placed: list[int]
-    shards: list[int]
-    profiles: bool
 
 
 class RedisStore:
@@ -65,11 +51,8 @@ class RedisStore:
         self._client = redis.Redis(connection_pool=pool)
         self._readonly = readonly
         self._address = address_of(pool)
-        tags = [f"{{{view_key}/{shard}}}".encode() for shard in range(partitions)]
-        self._state_prefix = [tag + b"s" for tag in tags]
-        self._profile_prefix = [tag + b"p" for tag in tags]
-        self._position_key = [tag + b"#" for tag in tags]
-        self._changes_key = [tag + b"~" for tag in tags]
+        self._keys = Keys(view_key, partitions)
+        self._channel = Channel(pool)
 
     @classmethod
     def open(
@@ -100,7 +83,7 @@ class RedisStore:
         with talking(store._address):
             check_server(store._client, store._address)
             identity = identify(view_key, view_hash, partitions)
-            key = f"{view_key}#identity"
+            key = store._keys.identity
             if create and not readonly:
                 store._client.set(key, orjson.dumps(identity), nx=True)
             stored: Any = store._client.get(key)
@@ -113,11 +96,11 @@ class RedisStore:
         return store
 
     def get_many(self, entity_ids: Sequence[str], *, profiles: bool = True) -> Lookup:
-        request = self._request(entity_ids, profiles)
-        return _answer(request, self._read(request.keys))
+        read = self._keys.read(entity_ids, profiles)
+        return self._ask([read])[0]
 
     def get_views(self, wanted: Sequence[tuple[OnlineStore, Sequence[str]]]) -> list[Lookup]:
-        requests: list[_Request] = []
+        reads: list[BatchRead] = []
         for store, entity_ids in wanted:
             if not isinstance(store, RedisStore) or store._address != self._address:
                 raise StoreError(
@@ -125,18 +108,19 @@ class RedisStore:
                             expected=f"a store at {self._address}", got=getattr(store, "_address", type(store).__name__),
                             next_step="materialize the model's views into one store")
                 )  # fmt: skip
-            requests.append(store._request(entity_ids, True))
-        values = iter(self._read([key for request in requests for key in request.keys]))
-        return [_answer(request, [next(values) for _ in request.keys]) for request in requests]
+            reads.append(store._keys.read(entity_ids, True))
+        return self._ask(reads)
 
     def watermark(self, shard: int) -> Watermark:
-        return unpack_watermark(self._read([self._position_key[shard]])[0])
+        with talking(self._address):
+            stored: Any = self._client.get(self._keys.position[shard])
+        return unpack_watermark(stored)
 
     def claim(self, shard: int) -> Watermark:
         def write(transaction: Transaction, stored: Watermark) -> Watermark:
             claimed = replace(stored, epoch=stored.epoch + 1)
             transaction.multi()
-            transaction.set(self._position_key[shard], pack_watermark(claimed))
+            transaction.set(self._keys.position[shard], pack_watermark(claimed))
             return claimed
 
         return self._change(shard, write)
@@ -153,8 +137,8 @@ class RedisStore:
         which = f"shard {shard} of {self.view_key} at {self._address}"
         new_states, new_profiles = (keyed_values(shard, self.partitions, values) for values in (states, profiles))
         check_states(new_states, which)
-        values = [(self._state_prefix[shard] + key, value) for key, value in new_states]
-        values += [(self._profile_prefix[shard] + key, value) for key, value in new_profiles]
+        values = [(self._keys.state_prefix[shard] + key, value) for key, value in new_states]
+        values += [(self._keys.profile_prefix[shard] + key, value) for key, value in new_profiles]
         kept = [part for pair in values if pair[1] for part in pair]
         gone = [key for key, value in values if not value]
 
@@ -168,12 +152,12 @@ class RedisStore:
             filling = max(stored.filling_to, watermark.filling_to) != NO_OFFSET
             if filling or values:
                 self._log_change(transaction, shard, watermark.log_offset, None if filling else {*states, *profiles})
-            transaction.set(self._position_key[shard], pack_watermark(watermark))
+            transaction.set(self._keys.position[shard], pack_watermark(watermark))
 
         self._change(shard, write)
 
     def changes(self, shard: int, after: ChangeCursor | None = None) -> Changes:
-        key = self._changes_key[shard]
+        key = self._keys.changes[shard]
         with talking(self._address):
             if after is not None:
                 found: Any = self._client.xrange(key, min=_entry_id(after))
@@ -197,30 +181,11 @@ class RedisStore:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _request(self, entity_ids: Sequence[str], profiles: bool) -> _Request:
-        ids, partitions, prefix = encode_entity_ids(entity_ids), self.partitions, self._state_prefix
-        placed = [crc32(key) % partitions for key in ids]
-        keys = [prefix[shard] + key for shard, key in zip(placed, ids, strict=True)]
-        if profiles:
-            prefix = self._profile_prefix
-            keys += [prefix[shard] + key for shard, key in zip(placed, ids, strict=True)]
-        shards = list(set(placed))
-        keys += [self._position_key[shard] for shard in shards]
-        return _Request(keys, placed, shards, profiles)
-
-    def _read(self, keys: list[bytes]) -> list[bytes | None]:
-        """One MGET, packed and parsed by hiredis; the client's own call costs a third more for the same bytes."""
-        if not keys:
-            return []
+    def _ask(self, reads: list[BatchRead]) -> list[Lookup]:
+        """Batch reads that are sent together; one of no entity is not asked."""
         with talking(self._address):
-            pack: Any = pack_command
-            connection: Any = self._pool.get_connection()
-            try:
-                connection.send_packed_command([pack((b"MGET", *keys))])
-                values: list[bytes | None] = connection.read_response(disable_decoding=True)
-            finally:
-                self._pool.release(connection)
-        return values
+            replies = iter(self._channel.ask([read.command for read in reads if read.placed]))
+        return [read.lookup(next(replies) if read.placed else []) for read in reads]
 
     def _change(self, shard: int, write: Callable[[Transaction, Watermark], Result]) -> Result:
         """Change a shard in one transaction that holds only while its position is as ``write`` was told."""
@@ -229,7 +194,7 @@ class RedisStore:
                 explain("online store was opened for reading", which=self._address, expected="a store open for writing",
                         got="readonly", next_step="open it with readonly=False in the one process that writes")
             )  # fmt: skip
-        key = self._position_key[shard]
+        key = self._keys.position[shard]
         for _ in range(MAX_ATTEMPTS):
             transaction: Transaction
             with talking(self._address), self._client.pipeline() as transaction:
@@ -246,7 +211,7 @@ class RedisStore:
         )  # fmt: skip
 
     def _erase(self, shard: int, keys: list[bytes]) -> int:
-        pairs = [(self._state_prefix[shard] + key, self._profile_prefix[shard] + key) for key in keys]
+        pairs = [(self._keys.state_prefix[shard] + key, self._keys.profile_prefix[shard] + key) for key in keys]
 
         def write(transaction: Transaction, stored: Watermark) -> int:
             present = [key for key, pair in zip(keys, pairs, strict=True) if transaction.exists(*pair)]
@@ -262,21 +227,8 @@ class RedisStore:
         """Append to the changelog, None standing for "any entity"."""
         ids = orjson.dumps(sorted(names) if names else None)
         transaction.xadd(
-            self._changes_key[shard], {b"ids": ids}, id=f"{log_offset + 1}-*", maxlen=CHANGELOG_COMMITS, approximate=False
+            self._keys.changes[shard], {b"ids": ids}, id=f"{log_offset + 1}-*", maxlen=CHANGELOG_COMMITS, approximate=False
         )
-
-
-def _answer(request: _Request, values: list[bytes | None]) -> Lookup:
-    count = len(request.placed)
-    nothing: list[None] = [None] * count
-    marks = values[len(values) - len(request.shards) :]
-    return Lookup(
-        states=[value or b"" for value in values[:count]],
-        profiles=values[count : 2 * count] if request.profiles else list(nothing),
-        shards=request.placed,
-        watermarks={shard: unpack_watermark(mark) for shard, mark in zip(request.shards, marks, strict=True)},
-        degraded=list(nothing),
-    )
 
 
 def _entry_id(cursor: ChangeCursor) -> str:
