@@ -25,7 +25,7 @@ console = Console()
 status = Console(stderr=True)
 
 JSON_HELP = "Print JSON instead of a table."
-MAPPING_HELP = "A mapping file, or the name of a shipped one: online_retail_ii, mathoverflow_events, subscription."
+MAPPING_HELP = "A mapping file, or the name of a shipped one, such as online_retail_ii or complete_journey."
 CATALOG_HELP = "Catalog to check against, where it is not the one that the mapping names: a shipped name or a dotted module."
 LATE_HELP = "Take events older than the log: they count as known from the log's last ingest time on."
 
