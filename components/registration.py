@@ -52,10 +52,13 @@ class Run:
             VersionError: it is no instant. A KFP server before 2.17 leaves its own placeholder in place.
         """
         try:
-            return round(datetime.fromisoformat(self.created_at).timestamp() * US_PER_S)
+            created_at = datetime.fromisoformat(self.created_at)
+            if created_at.tzinfo is None:
+                raise ValueError("no zone")
+            return round(created_at.timestamp() * US_PER_S)
         except ValueError as error:
             raise VersionError(
-                explain("run does not say when it was created", which=self.run_id, expected="an ISO 8601 time",
+                explain("run does not say when it was created", which=self.run_id, expected="an ISO 8601 time with its zone",
                         got=repr(self.created_at), next_step="run it on a KFP server of release 2.17 or newer")
             ) from error  # fmt: skip
 

@@ -66,6 +66,14 @@ def build(workspace: Workspace, path: Path, known_at_us: int = KNOWN_AT_US) -> p
     return pq.read_table(path)
 
 
+def test_no_instant_means_the_end_of_the_log(workspace: Workspace, tmp_path: Path) -> None:
+    facts = [
+        build_training_rows(workspace, "churn_retail", known_at_us, tmp_path / "rows") for known_at_us in (0, 2 * KNOWN_AT_US)
+    ]
+    assert facts[0] == facts[1]
+    assert facts[0]["known_at_us"] == facts[0]["log_end_us"] == describe_data(workspace, "churn_retail").log_end_us
+
+
 def test_rows_have_the_declared_schema_and_the_file_appears_whole(workspace: Workspace, tmp_path: Path) -> None:
     rows = build(workspace, tmp_path / "rows")
     assert rows.schema.equals(training_schema(RETAIL, RETAIL.view("customer")))

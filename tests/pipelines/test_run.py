@@ -33,8 +33,8 @@ def gate(evaluation: dsl.Input[dsl.Metrics], report: dsl.Output[dsl.Markdown]) -
 
 
 @component
-def register() -> int:
-    return 7
+def register(run_id: str, created_at: str) -> int:
+    return 7 if (run_id, created_at) == ("r", "2026-01-01T00:00:00Z") else 0
 
 
 @dsl.pipeline(name="small")
@@ -42,7 +42,7 @@ def small(auc: float) -> None:
     evaluation = evaluate(auc=auc)
     decision = gate(evaluation=evaluation.outputs["evaluation"])
     with dsl.If(decision.outputs["Output"] == "blessed", name="blessed"):
-        register()
+        register(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, created_at=dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,13 @@ def test_a_run_that_is_not_blessed_says_why_and_registers_nothing(text: str, tmp
     record, _ = run(text, tmp_path / "runs" / "r", 0.25)
     assert (record.status, record.reason, record.registered_version) == ("not blessed", "AUC 0.25", None)
     assert record.steps[-1] == StepRecord("register", "skipped")
+
+
+def test_a_run_has_its_name_and_start_filled_in_where_a_cluster_would_put_its_own(text: str, tmp_path: Path) -> None:
+    assert dsl.PIPELINE_JOB_ID_PLACEHOLDER in text
+    assert dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER in text
+    record, _ = run(text, tmp_path / "runs" / "r", 0.75)
+    assert record.registered_version == 7
 
 
 def test_a_failed_step_is_named_with_its_last_error_line_and_the_record_says_failed(
