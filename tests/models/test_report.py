@@ -90,9 +90,8 @@ def test_every_chart_is_well_formed_and_says_in_words_what_it_shows(evaluation: 
 
 
 def test_no_two_candidates_share_a_colour_or_a_dash_pattern(evaluation: dict[str, Any]) -> None:
-    lines = [line for line in ET.fromstring(draw_charts(SPEC, evaluation)["roc"]).iter("polyline")][
-        -len(evaluation["candidates"]) :
-    ]
+    drawn = list(ET.fromstring(draw_charts(SPEC, evaluation)["roc"]).iter("polyline"))
+    lines = drawn[-len(evaluation["candidates"]) :]  # after the grid and the diagonal
     assert len({line.get("stroke") for line in lines}) == len(lines)
     assert len({line.get("stroke-dasharray") for line in lines}) == len(lines)
 
