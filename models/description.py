@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from features.layout import DAY_S, HOUR_S, MINUTE_S
+from models.evaluation import METRIC_TITLES
 from models.specs import LabelSpec, Learning, ModelSpec, Population
 
 UNITS: Final = ((DAY_S, "day"), (HOUR_S, "hour"), (MINUTE_S, "minute"), (1, "second"))
@@ -79,7 +80,7 @@ def describe_learning(learning: Learning) -> str:
 def describe_gate(spec: ModelSpec) -> str:
     """What blessing takes."""
     gate = spec.gate
-    metric = {"auc": "AUC", "log_loss": "log loss", "calibration_error": "calibration error"}[gate.metric]
+    metric = METRIC_TITLES[gate.metric]
     parts = []
     if gate.must_beat:
         parts.append(f"{metric} better than {' and '.join(gate.must_beat)} by more than noise")

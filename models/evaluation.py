@@ -33,6 +33,7 @@ from features.errors import explain
 from models.errors import EvaluationError
 
 FORMAT: Final = 2
+METRIC_TITLES: Final = {"auc": "AUC", "log_loss": "log loss", "calibration_error": "calibration error"}
 NETWORK: Final = "network"
 CHAMPION: Final = "champion"
 DECLARED: Final = "declared"

@@ -101,7 +101,7 @@ def draw_periods(periods: Sequence[Evaluation]) -> str:
     """Rows by date, matured below, censored above."""
     highest = max(entry["rows"] for entry in periods)
     chart = Chart(HALF, (0, len(periods)), (0, highest * 1.08))
-    every = max(1, math.ceil(len(periods) / 6))
+    every = max(1, math.ceil(len(periods) / 5))
     labels = [(place + 0.5, _show_day(entry["from"])) for place, entry in enumerate(periods) if place % every == 0]
     chart.axes([], number_ticks(*chart.y_range, most=5), "date of the rows", "rows")
     chart.parts.append(HATCHED)

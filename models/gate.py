@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from features.errors import explain
 from models.errors import EvaluationError
-from models.evaluation import CHAMPION, COLD, NETWORK, Evaluation, read_evaluation
+from models.evaluation import CHAMPION, COLD, METRIC_TITLES, NETWORK, Evaluation, read_evaluation
 from models.specs import Gate, ModelSpec
 
 LEVEL: Final = 0.95
@@ -115,11 +115,11 @@ def _object_to_figures(evaluation: Evaluation, gate: Gate) -> Iterator[str]:
     for name in gate.must_beat:
         gain = evaluation["gains"][name][gate.metric]
         if not gain["low"] > 0:
-            yield f"{gate.metric} does not beat {name}: gain {_show(gain)} is not above 0"
+            yield f"{METRIC_TITLES[gate.metric]} does not beat {name}: gain {_show(gain)} is not above 0"
     for name in gate.must_match:
         gain = evaluation["gains"][name][gate.metric]
         if not gain["high"] >= -gate.margin:
-            yield f"{gate.metric} is worse than {name}: gain {_show(gain)} lies below -{gate.margin:g}"
+            yield f"{METRIC_TITLES[gate.metric]} is worse than {name}: gain {_show(gain)} lies below -{gate.margin:g}"
     error = evaluation["candidates"][NETWORK]["calibration_error"]["value"]
     if not error <= gate.max_calibration_error:
         yield f"calibration error {error:.3f} exceeds {gate.max_calibration_error:g}"
@@ -128,10 +128,9 @@ def _object_to_figures(evaluation: Evaluation, gate: Gate) -> Iterator[str]:
 def _object_to_slices(slices: list[JudgedSlice], gate: Gate) -> Iterator[str]:
     for part in slices:
         if part.harmed:
-            yield (
-                f"slice {part.name!r} is harmed: {gate.metric} gain over {part.reference} {part.gain['value']:+.4f}, at most "
-                f"{part.high:+.4f} among {len(slices)} slices, lies below -{gate.slice_margin:g}"
-            )
+            gain = f"{METRIC_TITLES[gate.metric]} gain over {part.reference} {part.gain['value']:+.4f}"
+            most = f"at most {part.high:+.4f} among {len(slices)} slices"
+            yield f"slice {part.name!r} is harmed: {gain}, {most}, lies below -{gate.slice_margin:g}"
 
 
 def _object_to_cold(evaluation: Evaluation, gate: Gate) -> Iterator[str]:
@@ -146,7 +145,7 @@ def _object_to_cold(evaluation: Evaluation, gate: Gate) -> Iterator[str]:
 def _approvals(evaluation: Evaluation, gate: Gate, slices: list[JudgedSlice]) -> Iterator[str]:
     if gate.must_beat:
         beaten = ", ".join(f"{name} by {_show(evaluation['gains'][name][gate.metric])}" for name in gate.must_beat)
-        yield f"{gate.metric} beats {beaten}"
+        yield f"{METRIC_TITLES[gate.metric]} beats {beaten}"
     if gate.must_match:
         yield f"no worse than {', '.join(gate.must_match)}"
     error = evaluation["candidates"][NETWORK]["calibration_error"]["value"]
@@ -169,7 +168,7 @@ def _promote(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
         return False, f"{title} kept: {champion['note']}"
     gain = evaluation["gains"][CHAMPION][gate.metric]
     if gain["low"] > 0:
-        return True, f"promoted: {gate.metric} beats {title} by {_show(gain)}"
+        return True, f"promoted: {METRIC_TITLES[gate.metric]} beats {title} by {_show(gain)}"
     return False, f"{title} kept: gain {_show(gain)} is not above 0"
 
 

@@ -13,12 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from models import figures
 from models.charts import sample
 from models.description import describe_duration, describe_gate, describe_label, describe_learning, describe_population
-from models.evaluation import CHAMPION, COLD, Evaluation
+from models.evaluation import CHAMPION, COLD, METRIC_TITLES, Evaluation
 from models.gate import Decision, judge_slices
 from models.specs import ModelSpec
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
-METRIC_TITLES: Final = {"auc": "AUC", "log_loss": "log loss", "calibration_error": "calibration error"}
 
 Lineage = Mapping[str, Mapping[str, str]]
 """Headings, and under each the facts by name."""
@@ -56,6 +55,7 @@ def render_report(spec: ModelSpec, evaluation: Evaluation, decision: Decision, r
         gate=spec.gate,
         metric=METRIC_TITLES[spec.gate.metric],
         label=describe_label(spec.label),
+        activity=spec.activity,
         reference=reference,
         judged=judge_slices(evaluation, spec.gate),
         slice_words=_judge_in_words(spec, evaluation),

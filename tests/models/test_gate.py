@@ -55,7 +55,7 @@ def test_a_model_that_beats_its_baselines_is_blessed_and_the_reasons_say_what_wa
     decision = decide(evaluation(slices={"few": part(0.01, 0.01)}), GATE)
     assert decision.blessed
     assert decision.reasons == (
-        "log_loss beats prior by +0.2000 [+0.1800, +0.2200], recency by +0.0500 [+0.0300, +0.0700]",
+        "log loss beats prior by +0.2000 [+0.1800, +0.2200], recency by +0.0500 [+0.0300, +0.0700]",
         "no worse than lightgbm",
         "calibration error 0.020 within 0.05",
         "none of 1 slices does worse than recency",
@@ -68,21 +68,21 @@ def test_a_model_that_beats_its_baselines_is_blessed_and_the_reasons_say_what_wa
 def test_a_gain_whose_interval_touches_zero_is_no_gain() -> None:
     decision = decide(evaluation(recency=(0.05, 0.0, 0.1)), GATE)
     assert not decision.blessed
-    assert decision.reason == "log_loss does not beat recency: gain +0.0500 [+0.0000, +0.1000] is not above 0"
+    assert decision.reason == "log loss does not beat recency: gain +0.0500 [+0.0000, +0.1000] is not above 0"
 
 
 def test_boosting_may_be_better_by_noise_or_by_the_margin_but_not_by_more() -> None:
     assert decide(evaluation(lightgbm=(-0.03, -0.07, 0.01)), GATE).blessed
     assert decide(evaluation(lightgbm=(-0.008, -0.009, -0.007)), GATE).blessed
     refused = decide(evaluation(lightgbm=(-0.03, -0.04, -0.02)), GATE)
-    assert refused.reason == "log_loss is worse than lightgbm: gain -0.0300 [-0.0400, -0.0200] lies below -0.01"
+    assert refused.reason == "log loss is worse than lightgbm: gain -0.0300 [-0.0400, -0.0200] lies below -0.01"
 
 
 def test_bad_calibration_is_refused_and_objections_are_joined() -> None:
     decision = decide(evaluation(recency=(-0.01, -0.02, 0.0), calibration=0.0512), GATE)
     assert not decision.blessed
     assert decision.reason == (
-        "log_loss does not beat recency: gain -0.0100 [-0.0200, +0.0000] is not above 0; calibration error 0.051 exceeds 0.05"
+        "log loss does not beat recency: gain -0.0100 [-0.0200, +0.0000] is not above 0; calibration error 0.051 exceeds 0.05"
     )
 
 
@@ -109,7 +109,7 @@ def test_a_slice_is_harmed_where_all_of_its_interval_lies_below_the_margin() -> 
     refused = decide(evaluation(slices={"few": part(-0.05, 0.02)}), GATE)
     assert not refused.blessed
     assert refused.reason == (
-        "slice 'few' is harmed: log_loss gain over recency -0.0500, at most -0.0108 among 1 slices, lies below -0.01"
+        "slice 'few' is harmed: log loss gain over recency -0.0500, at most -0.0108 among 1 slices, lies below -0.01"
     )
     assert decide(evaluation(slices={"few": part(-0.05, 0.021)}), GATE).blessed
 
@@ -130,14 +130,14 @@ def test_slices_are_compared_with_the_champion_where_there_is_one() -> None:
     refused = decide(evaluation(slices=harmed, champion=(0.03, 0.01, 0.05)), GATE)
     # Two slices: -0.06 + 2.2414 * 0.02 = -0.0152.
     assert refused.reasons == (
-        "slice 'few' is harmed: log_loss gain over champion -0.0600, at most -0.0152 among 2 slices, lies below -0.01",
+        "slice 'few' is harmed: log loss gain over champion -0.0600, at most -0.0152 among 2 slices, lies below -0.01",
     )
 
 
 def test_a_blessed_model_takes_the_champions_place_only_if_it_beats_it() -> None:
     better = decide(evaluation(champion=(0.03, 0.01, 0.05)), GATE)
     assert (better.blessed, better.promoted) == (True, True)
-    assert better.reasons[-1] == "promoted: log_loss beats champion version 3 by +0.0300 [+0.0100, +0.0500]"
+    assert better.reasons[-1] == "promoted: log loss beats champion version 3 by +0.0300 [+0.0100, +0.0500]"
     kept = decide(evaluation(champion=(0.03, 0.0, 0.06)), GATE)
     assert (kept.blessed, kept.promoted) == (True, False)
     assert kept.reasons[-1] == "champion version 3 kept: gain +0.0300 [+0.0000, +0.0600] is not above 0"
