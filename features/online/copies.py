@@ -59,15 +59,14 @@ class LocalCopies:
 
     def put_many(self, entity_ids: Sequence[str], found: Lookup, *, now_us: int, profiles: bool) -> None:
         """Keep what the store just answered."""
-        marks = map(found.watermarks.__getitem__, found.shards)
-        rows = zip(found.states, found.profiles, marks, repeat(now_us), repeat(profiles), strict=False)
-        copies = dict(zip(entity_ids, rows, strict=True))
-        size = (OVERHEAD_BYTES * len(copies) + sum(map(len, copies)) + sum(map(len, found.states))
-                + sum(map(len, filter(None, found.profiles))))  # fmt: skip
+        size = OVERHEAD_BYTES * len(entity_ids) + sum(map(len, entity_ids)) + sum(map(len, found.states))
+        size += sum(map(len, filter(None, found.profiles)))
         if size > self._share_bytes // 2:
             return
+        marks = map(found.watermarks.__getitem__, found.shards)
+        rows = zip(found.states, found.profiles, marks, repeat(now_us), repeat(profiles), strict=False)
         with self._lock:
-            self._young.update(copies)
+            self._young.update(zip(entity_ids, rows, strict=True))
             self._at_most_bytes += size
             full = False
             if self._at_most_bytes > self._share_bytes:
@@ -75,13 +74,6 @@ class LocalCopies:
                 full = self._at_most_bytes > self._share_bytes // 2
             if full or now_us - self._young_since_us > self._max_age_us // 2:
                 self._old, self._young, self._at_most_bytes, self._young_since_us = self._young, {}, 0, now_us
-
-    def drop(self, entity_ids: Sequence[str]) -> None:
-        """Forget these entities."""
-        with self._lock:
-            for entity_id in entity_ids:
-                self._young.pop(entity_id, None)
-                self._old.pop(entity_id, None)
 
 
 def _size(generation: dict[str, Copy]) -> int:

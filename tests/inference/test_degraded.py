@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -11,7 +12,7 @@ from contextlib import AbstractContextManager
 import httpx
 import pytest
 from redis import Redis
-from services.servers import run_redis
+from services.servers import free_port, run_redis
 
 from features import layout
 from features.catalogs import load_catalog
@@ -86,3 +87,13 @@ def test_a_server_answers_while_its_store_hangs_and_takes_it_back_when_it_does_n
         while predict(served, KNOWN)[0]["degraded"] is not None and time.monotonic() < deadline:
             time.sleep(0.2)
         assert predict(served, KNOWN) == [before]
+
+
+def test_a_server_does_not_start_without_its_store_and_says_that_it_may_later(
+    plumb: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = plumb("serve", "churn", "--port", "0", "--grpc-port", "0", "--store", f"redis://:secret@127.0.0.1:{free_port()}/0")
+    assert done.returncode == 75
+    assert "online store cannot be used now: redis 127.0.0.1:" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "secret" not in done.stderr

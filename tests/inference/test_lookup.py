@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from features import layout
 from features.declarations import Field
-from features.errors import StateError
+from features.errors import StateError, StoreUnavailable
+from features.online.guarded import GuardedStore, Limits
 from features.online.lmdb import LmdbStore
-from features.online.store import EntityIdError, Watermark
+from features.online.store import EntityIdError, Lookup, Watermark
 from features.partitions import partition_of
 from inference.lookup import look_up
 from inference.requests import ScoreRequest
@@ -101,6 +102,40 @@ def test_a_profile_value_of_another_type_is_never_scored(store: LmdbStore) -> No
     commit(store, {}, {name_in(0): b'{"seats":"three"}'})
     with pytest.raises(StateError, match="seats; expected int64; got 'three'"):
         look_up(store, request(name_in(0)), FIELDS, SLA_S)
+
+
+class Silent:
+    """A store that answered once and is down now."""
+
+    view_key, partitions = "v@1", 2
+
+    def __init__(self, store: LmdbStore) -> None:
+        self.store: LmdbStore | None = store
+
+    def get_many(self, entity_ids: Sequence[str], *, profiles: bool = True) -> Lookup:
+        if self.store is None:
+            raise StoreUnavailable("down")
+        return self.store.get_many(entity_ids, profiles=profiles)
+
+
+def test_while_the_store_is_down_each_row_says_what_it_rests_on(store: LmdbStore) -> None:
+    known, never_read = name_in(0), name_in(1)
+    commit(store, {known: state(0, 17)}, {known: b'{"plan":"pro"}'})
+    silent = Silent(store)
+    guarded = GuardedStore(silent, Limits(), lambda: AS_OF_US)
+    look_up(guarded, request(known), FIELDS, SLA_S)
+    silent.store = None
+    found = look_up(guarded, request(known, never_read), FIELDS, SLA_S)
+    assert found.degraded == ["store_unavailable_local_copy", "store_unavailable_defaults"]
+    assert found.tensors["state"] == [state(0, 17), b""]
+    assert found.tensors["plan"] == ["pro", "unknown"]
+    assert (found.cold, found.log_offset, found.log_partition) == ([False, True], [17, -1], [0, 1])
+
+
+def test_a_view_without_profiles_does_not_read_any(store: LmdbStore) -> None:
+    known = name_in(0)
+    commit(store, {known: state(0, 17)}, {known: b"damaged"})
+    assert look_up(store, request(known), (), SLA_S).cold == [False]
 
 
 def test_an_impossible_id_is_the_callers_mistake(store: LmdbStore) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from plumb.errors import SettingsError
+from plumb.features import store_of
 from plumb.settings import Settings, prepare_native_libraries, read_settings
 
 
@@ -80,3 +81,16 @@ def test_the_entry_sets_the_kernels_before_tensorflow_can_load():
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "0 False"
+
+
+def test_the_online_store_is_the_workspaces_own_unless_an_address_is_given(tmp_path):
+    settings = read_settings({}, workspace=tmp_path)
+    assert store_of(settings, "buyer@1", None) == str(settings.workspace.online("buyer@1"))
+    assert store_of(settings, "buyer@1", "/data/stores") == "/data/stores/buyer@1"
+    assert store_of(settings, "buyer@1", "redis://h:1/0") == "redis://h:1/0"
+
+
+def test_an_address_from_the_environment_stands_where_none_is_given(tmp_path):
+    settings = read_settings({"PLUMB_STORE": "redis://:secret@h:1/0"}, workspace=tmp_path)
+    assert store_of(settings, "buyer@1", None) == "redis://:secret@h:1/0"
+    assert store_of(settings, "buyer@1", "redis://other:1/0") == "redis://other:1/0"

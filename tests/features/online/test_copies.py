@@ -75,15 +75,6 @@ def test_a_copy_without_profile_does_not_stand_for_one_with_it() -> None:
     assert kept(copies, "a") == [True]
 
 
-def test_dropped_copies_are_gone_and_take_no_bytes() -> None:
-    copies = make()
-    put(copies, "a", "b", "c")
-    copies.drop(["a", "nobody"])
-    assert kept(copies, "a", "b", "c") == [False, True, True]
-    copies.drop(["b", "c"])
-    assert (len(copies), copies.used_bytes) == (0, 0)
-
-
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 2_000)), max_size=60))
 def test_copies_never_take_more_bytes_than_allowed(puts: list[tuple[str, int]]) -> None:
     copies = make(16_000)
