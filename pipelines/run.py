@@ -77,6 +77,13 @@ def run_pipeline(
     return finished
 
 
+def fail_run(record: RunRecord, folder: Path, error: str, clocks: Clocks) -> None:
+    """Write the record and the report of a run that failed before its first step."""
+    failed = replace(record, status="failed", error=error, finished_at=clocks.now_text())
+    write_record(folder, failed)
+    keep_report(failed, folder)
+
+
 def name_run(text: str, record: RunRecord) -> str:
     """The compiled pipeline with the run's name and start where a cluster would put its own."""
     return text.replace(dsl.PIPELINE_JOB_ID_PLACEHOLDER, record.run_id).replace(

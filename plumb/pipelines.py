@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from features.errors import explain
+from features.errors import PlumblineError, explain
 from features.workspace import Workspace
 from plumb.errors import CommandError
 from plumb.instants import now_us, parse_instant, show_instant
@@ -23,6 +23,7 @@ from plumb.settings import Settings
 
 if TYPE_CHECKING:
     from pipelines.records import RunRecord, StepRecord
+    from pipelines.run import Clocks
 
 app = typer.Typer(help="Compile pipelines, run them on this machine, submit them to a cluster.", no_args_is_help=True)
 console = Console()
@@ -132,25 +133,23 @@ def launch(workspace: Workspace, model: str, *, known_at_us: int | None = None, 
         PlumblineError: the model is unknown, its log is empty, the compiled pipeline is stale, or a step failed.
     """
     from components.code import code_version
-    from components.training_rows import describe_data
+    from models.specs import load_spec
     from pipelines.compile import pipeline_hash, read_compiled
     from pipelines.records import RunRecord
     from pipelines.run import Clocks, run_pipeline
 
-    data = describe_data(workspace, model)
-    if known_at_us is None:
-        known_at_us = data.log_end_us
+    load_spec(model)  # a mistyped name starts no run
     text = read_compiled("training")
     started_us = now_us()
     run_id = run_id_of(started_us, model)
     parameters = {
         "model": model,
         "workspace": str(workspace.root.resolve()),
-        "known_at_us": known_at_us,
+        "known_at_us": known_at_us or 0,
         "seed": seed,
         "control_database": workspace.control_url,
     }
-    record = RunRecord(
+    started = RunRecord(
         run_id=run_id,
         pipeline="training",
         model=model,
@@ -158,11 +157,33 @@ def launch(workspace: Workspace, model: str, *, known_at_us: int | None = None, 
         parameters=parameters,
         code=code_version(),
         pipeline_hash=pipeline_hash(text),
+    )
+    folder = workspace.runs() / run_id
+    clocks = Clocks(now_text=lambda: show_instant(now_us()), seconds=time.monotonic)
+    record = with_data(started, workspace, folder, clocks)
+    with StepDisplay(run_id) as display:
+        return run_pipeline(text, record, folder, clocks, display.show)
+
+
+def with_data(record: RunRecord, workspace: Workspace, folder: Path, clocks: Clocks) -> RunRecord:
+    """The record with the data that the run will read, and its end where no ``known_at_us`` was asked for.
+
+    Where the data cannot be read the run has failed already: its record and report say so.
+    """
+    from components.training_rows import describe_data
+    from pipelines.run import fail_run
+
+    try:
+        data = describe_data(workspace, record.model)
+    except PlumblineError as error:
+        fail_run(record, folder, str(error), clocks)
+        raise
+    known_at_us = record.parameters["known_at_us"] or data.log_end_us
+    return replace(
+        record,
+        parameters={**record.parameters, "known_at_us": known_at_us},
         data={**data.as_record(), "known_at": show_instant(known_at_us)},
     )
-    clocks = Clocks(now_text=lambda: show_instant(now_us()), seconds=time.monotonic)
-    with StepDisplay(run_id) as display:
-        return run_pipeline(text, record, workspace.runs() / run_id, clocks, display.show)
 
 
 def run_id_of(started_us: int, model: str) -> str:

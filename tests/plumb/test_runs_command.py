@@ -10,10 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from features.workspace import Workspace
+from models.errors import SpecError, TrainingError
 from pipelines.errors import RunNotFound
-from pipelines.records import RunRecord, StepRecord, write_record
+from pipelines.records import RunRecord, StepRecord, list_records, write_record
 from pipelines.reports import PAGE, REPORT_FILE, keep_report
 from plumb import app
+from plumb.pipelines import launch
 
 STARTED = RunRecord(
     run_id="20260101T000000.000000Z-churn", pipeline="training", model="churn", started_at="2026-01-01T00:00:00Z",
@@ -75,6 +77,22 @@ def test_the_command_prints_the_path_and_showing_a_run_mentions_it(workspace: Wo
     assert call(workspace, "report", "latest").strip() == str(folder / REPORT_FILE)
     assert f"plumb runs report {STARTED.run_id}" in call(workspace, "show", "latest")
     assert json.loads(call(workspace, "show", "latest", "--json"))["reason"] == "one; two"
+
+
+def test_a_log_that_cannot_be_read_fails_the_run_before_its_first_step_and_a_mistyped_model_starts_none(
+    workspace: Workspace,
+) -> None:
+    with pytest.raises(SpecError, match="unknown model: 'chrun'"):
+        launch(workspace, "chrun")
+    assert not list_records(workspace)
+    with pytest.raises(TrainingError, match="event log is empty"):
+        launch(workspace, "churn")
+    (record,) = list_records(workspace)
+    assert (record.status, record.steps) == ("failed", ())
+    html = Path(call(workspace, "report", "latest").strip()).read_text(encoding="utf-8")
+    assert "✕ Failed" in html
+    assert "event log is empty" in html
+    assert "ended before its first step" in html
 
 
 def test_a_run_that_goes_on_and_a_run_that_never_was_have_no_report(workspace: Workspace) -> None:
