@@ -30,7 +30,7 @@ UV_READY := $(if $(filter uv,$(UV)),,$(TOOLS)/.ready)
 export PYTHONSAFEPATH := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup demo test check bench bench-online format lock clean python
+.PHONY: help setup demo test check bench bench-online bench-stream format lock clean python
 
 help:  ## list the targets (this)
 	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ bench: $(VENV)/.ready  ## measure speed beside the floor that each figure is com
 bench-online: $(VENV)/.ready  ## measure lookups on Redis and LMDB beside raw redis-py and Feast
 	tests/services/install.sh
 	PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.online
+
+bench-stream: $(VENV)/.ready  ## measure the stream: events into the store, freshness, beside Beam's sliding windows
+	PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.stream
 
 format: $(VENV)/.ready  ## rewrite the code as `make check` wants it
 	$(VENV)/bin/ruff check --fix $(CODE)

@@ -36,11 +36,12 @@ class Folded:
     Attributes:
         events: log events read; ``repeats`` of them were dropped, and the ``refused`` by reason.
         entity_ids: entities whose state changed.
-        newest_us: ingest_time of the last event read, UTC microseconds.
+        oldest_us, newest_us: ingest_time of the first and of the last event read, UTC microseconds.
     """
 
     partition: int
     next_offset: int
+    oldest_us: int
     newest_us: int
     events: int
     repeats: int = 0
@@ -106,6 +107,7 @@ class ShardFold:
         return Folded(
             partition=self._partition,
             next_offset=after.log_offset + 1,
+            oldest_us=batches[0]["ingest_time"].cast(pa.int64())[0].as_py(),
             newest_us=after.ingest_time_us,
             events=sum(batch.num_rows for batch in batches),
             repeats=admitted.events.num_rows - events.num_rows,
@@ -168,7 +170,7 @@ def fold_into(store: OnlineStore, events: pa.Table, plan: FoldPlan, partition: i
         return [], []
     encoded = events["entity_id"].combine_chunks().dictionary_encode()
     entity_ids, owner = encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    tiles = fold(decode_states(store.get_many(entity_ids).states), events, owner, plan)
+    tiles = fold(decode_states(store.get_many(entity_ids, profiles=False).states), events, owner, plan)
     offsets = np.zeros(len(entity_ids), np.int64)
     offsets[owner] = events["log_offset"].to_numpy()  # by ascending offset: the last one stays
     return entity_ids, encode_states(tiles, np.full(len(entity_ids), partition), offsets).to_pylist()

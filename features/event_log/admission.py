@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
@@ -76,7 +77,9 @@ def admit(batches: Iterable[pa.Table], catalog: Catalog, entity: str, partition:
         batches: what ``EventLog.read`` returned.
     """
     schema = event_schema(catalog.attributes_of(entity))
-    admitted = [_admit_one(batch, catalog, entity, partition) for batch in batches]
+    # Many small appends cost as much as a few large ones once those of one schema stand together.
+    alike = (pa.concat_tables(group).combine_chunks() for _, group in groupby(batches, key=lambda batch: batch.schema))
+    admitted = [_admit_one(batch, catalog, entity, partition) for batch in alike]
     return Admitted(
         pa.concat_tables([schema.empty_table(), *(one.events for one in admitted)]),
         pa.concat_tables([REFUSED.empty_table(), *(one.refused for one in admitted)]),

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 from bisect import bisect_left, bisect_right
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -146,14 +146,19 @@ class FileLog:
         index = bisect_right(places, from_offset, key=lambda place: place.frame.first_offset) - 1
         tables: list[pa.Table] = []
         rows = 0
-        while 0 <= index < len(places) and rows < limit and from_offset < places[-1].frame.next_offset:
-            events = self._load(partition, index)
-            if events is None:
-                break
-            skipped = max(from_offset - places[index].frame.first_offset, 0)
-            tables.append(events.slice(skipped))
-            rows += events.num_rows - skipped
-            index += 1
+        with ExitStack() as opened:
+            segment, file = None, None
+            while 0 <= index < len(places) and rows < limit and from_offset < places[-1].frame.next_offset:
+                if places[index].segment != segment or file is None:
+                    segment = places[index].segment
+                    file = opened.enter_context(segment.open("rb"))
+                events = self._load(partition, index, file)
+                if events is None:
+                    break
+                skipped = max(from_offset - places[index].frame.first_offset, 0)
+                tables.append(events.slice(skipped))
+                rows += events.num_rows - skipped
+                index += 1
         return tables
 
     def start_offset(self, partition: int) -> int:
@@ -248,13 +253,17 @@ class FileLog:
         if last and (frame.first_offset != last.next_offset or frame.ingest_us < last.ingest_us):
             raise self._damaged(partition, f"a frame from offset {last.next_offset} on", f"one from {frame.first_offset} on")
 
-    def _load(self, partition: int, index: int) -> pa.Table | None:
-        """A frame's events; None where it is the last one and its payload is not all there yet: it is then forgotten."""
+    def _load(self, partition: int, index: int, file: BinaryIO | None = None) -> pa.Table | None:
+        """A frame's events; None where it is the last one and its payload is not all there yet: it is then forgotten.
+
+        Args:
+            file: the frame's segment, open for reading; opened here where None.
+        """
         places = self._known[partition].places
         place = places[index]
-        with place.segment.open("rb") as file:
-            file.seek(place.position + HEADER_BYTES)
-            payload = file.read(place.frame.payload_bytes)
+        with nullcontext(file) if file else place.segment.open("rb") as source:
+            source.seek(place.position + HEADER_BYTES)
+            payload = source.read(place.frame.payload_bytes)
         if is_whole(place.frame, payload):
             return decode_frame(place.frame, payload)
         self._scan(partition)
