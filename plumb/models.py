@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from plumb.backtest import backtest
+from plumb.delays import delays
 from plumb.instants import now_us, show_instant
 from plumb.settings import Settings
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Registered model versions and model specs.", no_args_is_help=True)
 app.command("backtest")(backtest)
+app.command("delays")(delays)
 console = Console()
 
 JSON_HELP = "Print JSON instead of a table."

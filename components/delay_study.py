@@ -1,0 +1,161 @@
+"""What learning from rows that have not matured is worth: each way trained at a past cutoff, judged by what finally happened.
+
+The rows judged are those of the days before the cutoff, when every label was still open. None of them is learned from in any
+form: a held-out row's own partial label would give its answer away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from components.declarations import declarations_of
+from components.training_rows import build_training_rows
+from features.errors import explain
+from features.events import DEDUPLICATION_HORIZON_S, deduplicate, read_events
+from features.layout import DAY_S, US_PER_S
+from features.workspace import Workspace
+from models import bootstrap
+from models.cutoffs import Sample, hold_out, sample_rows
+from models.errors import EvaluationError
+from models.frame import DelayedRows, Flags, Floats, Knowledge, read_delayed_rows
+from models.labels import label_rows
+from models.specs import ModelSpec, load_spec
+from models.train import Recipe, fit_network, objective_of, predict
+from transforms.fit import fit_graph
+
+HAZARD: Final = "hazard"
+NAIVE: Final = "naive"
+WAYS: Final[tuple[Any, ...]] = (HAZARD, "fake_negative", "matured", NAIVE)
+JUDGED_SHARE: Final = 0.4
+RESAMPLES: Final = 1_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which of the (n,) rows do what.
+
+    Attributes:
+        learned, held_out, judged: (n,) flags; no unit of a judged row is learned from or held out.
+        label: final labels of the judged rows, 0 or 1.
+        unit: codes of the judged rows' units, which the bootstrap draws.
+    """
+
+    learned: Flags
+    held_out: Flags
+    judged: Flags
+    label: NDArray[np.int8]
+    unit: NDArray[np.int64]
+
+
+def study_delays(workspace: Workspace, model: str, cutoff_us: int, folder: Path, *, days: int, seed: int) -> dict[str, Any]:
+    """Train a model's network in each way on what was known at a cutoff, and compare.
+
+    Args:
+        model: of a spec that learns by a hazard, whose delay buckets are used.
+        cutoff_us: UTC microseconds; no event ingested later is learned from.
+        folder: gets the rows and the fitted graph.
+        days: rows drawn within so many days before the cutoff are judged, as far as they are held out.
+        seed: of networks and bootstrap.
+    Returns:
+        ``rows``, ``units``, ``share`` (of label 1), ``ways``: for each of ``WAYS`` the figures ``log_loss`` and ``auc``, and
+        ``mean_score``; but for the hazard also ``gain``, a figure: by how much the hazard's log loss is lower.
+    Raises:
+        EvaluationError: the spec learns in another way, or what happened is not known by the end of the log.
+    """
+    spec = _require_hazard(load_spec(model))
+    catalog, view = declarations_of(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    build_training_rows(workspace, model, cutoff_us, folder / "rows.parquet")
+    fit_graph(folder / "rows.parquet", catalog, view, folder / "graph")
+    log = read_events(workspace, catalog, view.entity)
+    events = deduplicate(log, horizon_s=DEDUPLICATION_HORIZON_S)
+    sample = sample_rows(events, spec, lag_s=view.lag_s, known_at_us=cutoff_us)
+    end_us = pc.max(log["ingest_time"].cast(pa.int64())).as_py()
+    final = label_rows(events, spec.label, sample.entity_ids, sample.now_us, known_at_us=end_us, touch=sample.touch)
+    plan = split_rows(spec, sample, final, cutoff_us, days=days)
+    rows = read_delayed_rows(folder / "graph" / "features.parquet")
+    scores = dict(score_ways(spec, rows, plan, seed=seed))
+    return compare(plan, scores, seed=seed)
+
+
+def split_rows(spec: ModelSpec, sample: Sample, final: pa.Table, cutoff_us: int, *, days: int) -> Plan:
+    """Judge a share of the rows of the last days, by a hash of their unit; hold out entities as training does.
+
+    A unit is an entity. At events it is what an entity does at one instant: each outcome is credited to one row there, so
+    that rows of one entity share no outcome, and few entities may make most rows.
+    """
+    ids, now_us = sample.entity_ids.to_pylist(), sample.now_us
+    units = [f"{entity}@{now}" for entity, now in zip(ids, now_us.tolist(), strict=True)] if spec.cutoffs.at_events else ids
+    judged_unit = hold_out(pa.array([f"judge {unit}" for unit in units]), JUDGED_SHARE)
+    recent = now_us > cutoff_us - days * DAY_S * US_PER_S
+    judged = recent & judged_unit
+    if not judged.any() or not pc.all(final["matured"].filter(pa.array(judged))).as_py():
+        raise EvaluationError(
+            explain(
+                "outcomes are not known",
+                which=f"{int(judged.sum())} rows of the {days} days before {np.datetime64(cutoff_us, 'us')}Z",
+                expected="rows whose labels have matured by the end of the log",
+                got="labels that are still open" if judged.any() else "no rows",
+                next_step="choose an earlier cutoff",
+            )
+        )
+    # At base dates an entity's earlier rows wait for the same outcome as its judged one.
+    open_units = set(np.array(units)[judged].tolist())
+    apart = np.array([unit in open_units for unit in units])
+    label = final["label"].filter(pa.array(judged)).to_numpy().astype(np.int8)
+    unit = np.unique(np.array(units)[judged], return_inverse=True)[1].astype(np.int64)
+    held_out = hold_out(sample.entity_ids, spec.cutoffs.validation_share)
+    return Plan(~apart & ~held_out, ~apart & held_out, judged, label, unit)
+
+
+def score_ways(spec: ModelSpec, rows: DelayedRows, plan: Plan, *, seed: int) -> Iterator[tuple[str, Floats]]:
+    """(n,) scores of the judged rows by a network of each way; all have the same rows to learn from, cold copies left out."""
+    drawn = len(plan.judged)
+    inputs, now_s = rows.transformed[:drawn], rows.now_s[:drawn]
+    known = Knowledge(*(values[:drawn] for values in (rows.known.observed_s, rows.known.outcome_s, rows.known.known_s)))
+    for way in WAYS:
+        # The naive way takes a row for answered whatever its age.
+        believed = replace(known, observed_s=np.full(drawn, np.inf)) if way == NAIVE else known
+        method: Literal["matured", "hazard", "fake_negative"] = "matured" if way == NAIVE else way
+        objective = objective_of(replace(spec, learning=replace(spec.learning, method=method)))
+        learned, held_out = (objective.teach(inputs, now_s, believed, part) for part in (plan.learned, plan.held_out))
+        network, _ = fit_network(learned, held_out, Recipe(objective, spec.network, seed))
+        yield way, predict(network, inputs[plan.judged])
+
+
+def compare(plan: Plan, scores: dict[str, Floats], *, seed: int) -> dict[str, Any]:
+    """Figures of each way with intervals, and what the hazard gains over each."""
+    weights = bootstrap.draw_weights(plan.unit, RESAMPLES, seed=seed)
+    losses = {way: bootstrap.log_loss(plan.label, score, weights) for way, score in scores.items()}
+    ways = {}
+    for way, score in scores.items():
+        ways[way] = {
+            "log_loss": bootstrap.interval_of(losses[way]),
+            "auc": bootstrap.interval_of(bootstrap.auc(plan.label, score, weights)),
+            "mean_score": float(score.mean()),
+        }
+        if way != HAZARD:
+            ways[way]["gain"] = bootstrap.interval_of(losses[way] - losses[HAZARD])
+    return {"rows": len(plan.label), "units": int(plan.unit.max()) + 1, "share": float(plan.label.mean()), "ways": ways}
+
+
+def _require_hazard(spec: ModelSpec) -> ModelSpec:
+    if spec.learning.method != HAZARD:
+        raise EvaluationError(
+            explain(
+                "ways to learn cannot be compared",
+                which=f"model {spec.name!r}",
+                expected="a spec that learns by a hazard, with delay buckets",
+                got=spec.learning.method,
+                next_step="choose another model",
+            )
+        )
+    return spec
