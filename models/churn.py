@@ -23,7 +23,7 @@ CHURN: Final = ModelSpec(
         earlier_horizons_s=(30 * DAY_S,),
     ),
     population=Population(entered_by=("signup",), left_by=("cancellation",)),
-    cutoffs=CutoffPlan(every_s=7 * DAY_S, warm_up_s=28 * DAY_S, rows_at_most=60_000),
+    cutoffs=CutoffPlan(every_s=7 * DAY_S, warm_up_s=42 * DAY_S, rows_at_most=60_000),
     recency="since_last_session_s",
     # A label takes 104 days to mature, but half of those who leave within 90 days do so within 30: the hazard learns from
     # the rows of the last quarter, too.

@@ -57,8 +57,8 @@ class Latency:
 
 def demo(
     ctx: typer.Context,
-    users: Annotated[int, typer.Option(min=5_000, help="Simulated users.")] = 8_000,
-    days: Annotated[int, typer.Option(min=160, help="Simulated days.")] = 180,
+    users: Annotated[int, typer.Option(min=5_000, help="Simulated users.")] = 6_000,
+    days: Annotated[int, typer.Option(min=280, help="Simulated days.")] = 300,
     seed: Annotated[int, typer.Option(help="Seed of the simulation and of training.")] = 7,
 ) -> None:
     """Simulate, import, train, report, serve, ask, compare with the batch path, stop. Exits with 1 if a value differs."""
