@@ -33,7 +33,8 @@ REDEMPTION: Final = ModelSpec(
     network=NetworkSpec(
         hidden=(), members=1, weight_decay=0.02, standardise=True, learning_rate=1e-2, epochs=80, patience=8, batch_size=256
     ),
-    gate=Gate(metric="auc", margin=0.02, max_calibration_error=0.1),
+    # One campaign in three redeems twice as often as the next, and a test holds two or three: ranking decides.
+    gate=Gate(metric="auc", margin=0.02, max_calibration_error=0.15),
 )
 
 SPECS: Final = (REDEMPTION,)

@@ -14,15 +14,16 @@ from rich.table import Table
 from features.errors import explain
 from features.workspace import Workspace
 from plumb.errors import CommandError
-from plumb.instants import parse_instant, show_instant
+from plumb.instants import now_us, parse_instant, show_instant
 from plumb.native_log import native_log
-from plumb.pipelines import launch
+from plumb.pipelines import launch, run_id_of
 from plumb.runs import METRICS, show_figure
 from plumb.settings import Settings
 
 console = Console()
 
 BACKTEST_FILE = "backtest.json"
+BACKTESTS_FOLDER = "backtests"
 STORE_FOLDER = "online"
 SERVER_LOG = "server.log"
 NATIVE_LOG = "native.log"
@@ -50,6 +51,8 @@ def backtest(
 def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) -> Mapping[str, Any]:
     """One cutoff: the evaluation, which is also written into the folder of the run that trained the model.
 
+    Runs, versions and the online store of a backtest lie in a workspace of its own under ``backtests``.
+
     Raises:
         CommandError: the gate did not bless the model, so there is nothing to serve.
         EvaluationError: what happened after the cutoff is not known yet.
@@ -62,7 +65,8 @@ def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) 
     from plumb.server_process import predict, serving
 
     outcomes = read_outcomes(workspace, model, cutoff_us)
-    record = launch(workspace, model, known_at_us=cutoff_us, seed=seed)
+    past = past_workspace(workspace, run_id_of(now_us(), model))
+    record = launch(past, model, known_at_us=cutoff_us, seed=seed)
     if record.registered_version is None:
         raise CommandError(
             explain(
@@ -70,21 +74,21 @@ def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) 
                 which=f"run {record.run_id}",
                 expected="a blessed version to serve",
                 got=record.reason,
-                next_step=f"see `plumb runs show {record.run_id}`",
+                next_step=f"see `plumb --workspace {past.root} runs show {record.run_id}`",
             )
         )
-    folder = workspace.runs() / record.run_id
+    folder = past.runs() / record.run_id
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("fill the online store as of the cutoff", total=None)
         store, predictions = folder / STORE_FOLDER, list[dict[str, Any]]()
-        materialize(workspace, *declarations_of(model), as_of_us=cutoff_us, store=store)
+        materialize(past, *declarations_of(model), as_of_us=cutoff_us, store=store)
         progress.update(task, description="start the server")
-        with serving(workspace, model, version=record.registered_version, store=store, log=folder / SERVER_LOG) as client:
-            for now_us, instances in outcomes.moments():
-                if now_us > cutoff_us:
-                    progress.update(task, description=f"bring the online store up to {show_instant(now_us)}")
-                    materialize(workspace, *declarations_of(model), as_of_us=now_us, store=store)
+        with serving(past, model, version=record.registered_version, store=store, log=folder / SERVER_LOG) as client:
+            for moment_us, instances in outcomes.moments():
+                if moment_us > cutoff_us:
+                    progress.update(task, description=f"bring the online store up to {show_instant(moment_us)}")
+                    materialize(past, *declarations_of(model), as_of_us=moment_us, store=store)
                 progress.update(task, description=f"score {len(outcomes.now_us):,} rows over HTTP, {len(predictions):,} done")
                 predictions += predict(client, model, instances, features=True)
         progress.update(task, description="fit baselines and compare")
@@ -92,6 +96,18 @@ def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) 
         evaluation = judge_served(model, outcomes, predictions, features, seed=seed)
         write_evaluation(evaluation, folder / BACKTEST_FILE)
     return evaluation
+
+
+def past_workspace(workspace: Workspace, name: str) -> Workspace:
+    """A workspace within another one that shares its events and profiles, and nothing else.
+
+    A version trained in the past neither meets today's champion, which has learned from what came later, nor takes its place.
+    """
+    past = Workspace(workspace.root / BACKTESTS_FOLDER / name)
+    past.root.mkdir(parents=True)
+    for shared in ("events", "profiles"):
+        (past.root / shared).symlink_to((workspace.root / shared).resolve(), target_is_directory=True)
+    return past
 
 
 def tables_of(cutoff: str, evaluation: Mapping[str, Any]) -> Iterator[Table]:

@@ -81,18 +81,25 @@ def finished(workspace: Workspace) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def record(workspace: Workspace, finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def past(workspace: Workspace, finished: subprocess.CompletedProcess[str]) -> Workspace:
+    """Where the backtest keeps its run and its version."""
     assert finished.returncode == 0, finished.stderr[-3_000:]
-    content: dict[str, Any] = json.loads(plumb(workspace, "runs", "show", "latest", "--json").stdout)
+    (folder,) = (workspace.root / "backtests").iterdir()
+    return Workspace(folder)
+
+
+@pytest.fixture(scope="module")
+def record(past: Workspace) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(plumb(past, "runs", "show", "latest", "--json").stdout)
     return content
 
 
 def test_the_served_model_is_compared_with_every_baseline(
-    workspace: Workspace, record: dict[str, Any], finished: subprocess.CompletedProcess[str]
+    past: Workspace, record: dict[str, Any], finished: subprocess.CompletedProcess[str]
 ) -> None:
     shown = " ".join(finished.stdout.split())
     assert all(words in shown for words in ("scored", "served model", "prior", "recency", "lightgbm"))
-    evaluation = json.loads((workspace.runs() / record["run_id"] / "backtest.json").read_text())
+    evaluation = json.loads((past.runs() / record["run_id"] / "backtest.json").read_text())
     auc = {name: figures["auc"]["value"] for name, figures in evaluation["candidates"].items()}
     assert auc["network"] > 0.98 > auc["recency"] > auc["prior"] == 0.5
     assert evaluation["gains"]["recency"]["auc"]["low"] > 0
@@ -102,16 +109,16 @@ def test_the_served_model_is_compared_with_every_baseline(
     assert evaluation["entities"] == len(table.filter(known)["entity_id"].unique())
 
 
-def test_the_run_record_names_code_data_steps_and_what_was_registered(workspace: Workspace, record: dict[str, Any]) -> None:
+def test_the_run_record_names_code_data_steps_and_what_was_registered(past: Workspace, record: dict[str, Any]) -> None:
     assert (record["status"], record["decision"], record["registered_version"]) == ("succeeded", "blessed", 1)
-    assert [step["status"] for step in record["steps"]] == ["succeeded"] * 6
+    assert [step["status"] for step in record["steps"]] == ["succeeded"] * 7
     assert all(step["seconds"] > 0 for step in record["steps"])
     assert record["parameters"]["known_at_us"] == int((START.timestamp() + CUTOFF_DAY * DAY_S) * US_PER_S)
     assert record["data"]["view_hash"] == RETAIL.view_hash(RETAIL.view("customer"))
     assert record["data"]["events/customer"] == 1
     assert set(record["code"]) == {"package", "git_sha", "git_dirty"}
     assert all(Path(path).exists() for path in record["artifacts"].values())
-    assert (workspace.model("churn_retail", 1) / "saved_model" / "saved_model.pb").is_file()
+    assert (past.model("churn_retail", 1) / "saved_model" / "saved_model.pb").is_file()
 
 
 def test_nothing_that_became_known_after_the_cutoff_was_read(record: dict[str, Any]) -> None:
@@ -119,13 +126,18 @@ def test_nothing_that_became_known_after_the_cutoff_was_read(record: dict[str, A
     assert record["data"]["events"] == known.sum() < len(known)
 
 
-def test_runs_are_listed_and_shown_as_tables(workspace: Workspace, record: dict[str, Any]) -> None:
-    listed = plumb(workspace, "runs", "list").stdout
+def test_a_backtest_leaves_runs_versions_and_store_of_its_workspace_alone(workspace: Workspace, past: Workspace) -> None:
+    assert past.model("churn_retail", 1).is_dir()
+    assert not any((workspace.root / name).exists() for name in ("runs", "models", "online", "control.db"))
+
+
+def test_runs_are_listed_and_shown_as_tables(past: Workspace, record: dict[str, Any]) -> None:
+    listed = plumb(past, "runs", "list").stdout
     assert record["run_id"] in listed
     assert "succeeded" in listed
-    shown = plumb(workspace, "runs", "show", record["run_id"]).stdout
+    shown = plumb(past, "runs", "show", record["run_id"]).stdout
     assert all(word in shown for word in ("blessed", "AUC", "log loss", "calibration", "recency", "lightgbm", "fit-graph"))
-    assert [entry["run_id"] for entry in json.loads(plumb(workspace, "runs", "list", "--json").stdout)] == [record["run_id"]]
+    assert [entry["run_id"] for entry in json.loads(plumb(past, "runs", "list", "--json").stdout)] == [record["run_id"]]
 
 
 def test_a_cutoff_whose_outcomes_are_not_known_yet_is_refused_before_anything_is_trained(
@@ -135,7 +147,7 @@ def test_a_cutoff_whose_outcomes_are_not_known_yet_is_refused_before_anything_is
     refused = plumb(workspace, "models", "backtest", "churn_retail", "--cutoff", late)
     assert refused.returncode == 2
     assert refused.stderr.strip().splitlines()[-1].startswith("plumb: outcomes are not known: model 'churn_retail'")
-    assert len(list(workspace.runs().iterdir())) == 1
+    assert len(list((workspace.root / "backtests").iterdir())) == 1
 
 
 @pytest.mark.parametrize(
@@ -163,4 +175,4 @@ def test_a_step_that_fails_is_named_and_the_record_says_failed(workspace: Worksp
     assert "TrainingError: history is too short" in line
     failed = json.loads(plumb(workspace, "runs", "show", "latest", "--json").stdout)
     assert (failed["status"], failed["registered_version"]) == ("failed", None)
-    assert [step["status"] for step in failed["steps"]] == ["failed"] + ["skipped"] * 5
+    assert [step["status"] for step in failed["steps"]] == ["failed"] + ["skipped"] * 6
