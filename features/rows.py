@@ -50,6 +50,44 @@ DEAD_LETTER: Final = pa.schema(
 """A row that could not become an event: the file, its row number from 0, one line of reason, the row as JSON."""
 
 
+FRESHNESS: Final = pa.schema(
+    [
+        pa.field("view_key", pa.string(), nullable=False),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("measured_at", TIME, nullable=False),
+        pa.field("as_of", TIME),
+        pa.field("log_offset", pa.int64(), nullable=False),
+        pa.field("age_s", pa.float64()),
+        pa.field("freshness_sla_s", pa.int64(), nullable=False),
+        pa.field("late", pa.bool_(), nullable=False),
+        pa.field("half_filled", pa.bool_(), nullable=False),
+    ]
+)
+"""One shard of a view's online store, how old it was when it was looked at, and whether that breaks the view's promise."""
+
+QUALITY: Final = pa.schema(
+    [
+        pa.field("entity", pa.string(), nullable=False),
+        pa.field("event_type", pa.string(), nullable=False),
+        pa.field("attribute", pa.string()),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("start", TIME, nullable=False),
+        pa.field("end", TIME, nullable=False),
+        pa.field("events", pa.int64(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("reference", pa.float64()),
+        pa.field("reference_low", pa.float64()),
+        pa.field("reference_high", pa.float64()),
+        pa.field("reference_windows", pa.int32(), nullable=False),
+        pa.field("detail", pa.string()),
+    ]
+)
+"""One measure of one hour of a log: ``volume``, ``null_rate`` or ``unseen_share``, beside the same in earlier weeks.
+
+``reference`` is the mean over ``reference_windows`` earlier windows, low and high their extremes; null where there is none.
+"""
+
+
 def profile_schema(catalog: Catalog, profile: str) -> pa.Schema:
     """One row for each (entity, valid_from): values that hold from ``valid_from``, known from ``created_time``."""
     return pa.schema(
