@@ -20,7 +20,9 @@ def test_a_shipped_spec_names_only_what_its_catalog_declares(spec: ModelSpec) ->
         assert catalog.event_type(name).entity == view.entity
     numbers = {feature.name for feature in window_features(catalog.signals_of(view))}
     derived = {entry.name for entry in (*view.elapsed, *view.ratios)}
-    assert spec.recency in derived
+    fields = {entry.name for entry in (*catalog.profile_fields_of(view), *view.request) if entry.dtype == "int64"}
+    assert spec.recency in derived | fields
+    assert spec.activity in numbers
     assert {entry.feature for entry in spec.slices} <= numbers | derived
 
 
@@ -31,7 +33,8 @@ def test_churn_is_a_cancellation_and_retail_churn_is_silence() -> None:
 
 def test_an_unknown_model_is_refused_in_one_line_that_names_the_known_ones() -> None:
     with pytest.raises(
-        SpecError, match=r"^unknown model: 'chrun'; expected one of churn, churn_retail; got 'chrun'; next: [^\n]+$"
+        SpecError,
+        match=r"^unknown model: 'chrun'; expected one of churn, churn_retail, returning, [a-z, ]+; got 'chrun'; next: [^\n]+$",
     ):
         load_spec("chrun")
 
