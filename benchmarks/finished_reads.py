@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -20,13 +20,13 @@ from features import layout
 from features.declarations import Catalog, EventType, Signal, View
 from features.online.addresses import ViewVersion, open_store
 from features.online.records import group_by_shard
-from features.online.store import OnlineStore, Watermark
+from features.online.store import NO_OFFSET, OnlineStore, Watermark
 from transforms.graph import finish, input_specs
 from transforms.plan import GraphPlan, plan_graph
 
 SIGNALS: Final = 20
-TILES: Final = 60
-USERS: Final = 2_000
+TILES: Final = (20, 60)
+USERS: Final = [f"user-{number:09d}" for number in range(2_000)]
 BATCHES: Final = (1, 100)
 NOW_US: Final = NOW_S * layout.US_PER_S
 
@@ -103,8 +103,8 @@ class Feast:
         return answer
 
 
-def run(url: str, folder: Path) -> list[tuple[int, dict[str, Reads]]]:
-    """Batch size and timings of ``ours`` (an array), ``by name`` (lists, as Feast gives) and ``Feast``.
+def run(url: str, folder: Path) -> Iterator[tuple[int, int, dict[str, Reads]]]:
+    """Tiles a user, batch size and timings of ``ours`` (an array), ``by name`` (lists, as Feast gives) and ``Feast``.
 
     Raises:
         AssertionError: a value differs.
@@ -113,21 +113,30 @@ def run(url: str, folder: Path) -> list[tuple[int, dict[str, Reads]]]:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     plan, version = declare()
-    users = [f"user-{number:09d}" for number in range(USERS)]
-    states = dict(zip(users, make_states(USERS, TILES, seed=1).tolist(), strict=True))
-    with redis.Redis.from_url(url) as server, open_store(url, version, create=True) as store, warnings.catch_warnings():
+    with redis.Redis.from_url(url) as server:
+        for tiles in TILES:
+            server.flushall()
+            place = folder / f"finished-{tiles}"
+            place.mkdir()
+            with open_store(url, version, create=True) as store:
+                states = dict(zip(USERS, make_states(len(USERS), tiles, seed=1).tolist(), strict=True))
+                for shard, keys in group_by_shard(USERS, version.partitions).items():
+                    own = {key.decode(): states[key.decode()] for key in keys}
+                    store.commit(shard, own, {}, Watermark(1, 1, 1, 0), expected_previous=NO_OFFSET)
+                for batch, timings in _compare(Ours(plan, store, place / "graph"), url, list(plan.finished_names), place):
+                    yield tiles, batch, timings
+
+
+def _compare(ours: Ours, url: str, features: list[str], folder: Path) -> Iterator[tuple[int, dict[str, Reads]]]:
+    """Let Feast hold what ours gives for every user, then read some by both."""
+    values = pd.DataFrame(ours.read_by_name(USERS)).astype(np.float32)
+    values["user_id"], values["event_timestamp"] = USERS, datetime.fromtimestamp(NOW_S, UTC)
+    rng = np.random.default_rng(3)
+    with redis.Redis.from_url(url) as server, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast's own, about its dependencies
-        for shard, keys in group_by_shard(users, version.partitions).items():
-            own = {key.decode(): states[key.decode()] for key in keys}
-            store.commit(shard, own, {}, Watermark(1, 1, 1, 0), expected_previous=-1)
-        ours = Ours(plan, store, folder / "graph")
-        everything = pd.DataFrame(ours.read_by_name(users)).astype(np.float32)
-        everything["user_id"], everything["event_timestamp"] = users, datetime.fromtimestamp(NOW_S, UTC)
-        feast = Feast(url, list(plan.finished_names), everything, folder / "feast")
-        rng = np.random.default_rng(3)
-        results = []
+        feast = Feast(url, features, values, folder / "feast")
         for batch in BATCHES:
-            chosen = [users[number] for number in rng.integers(0, USERS, batch)]
+            chosen = [USERS[number] for number in rng.integers(0, len(USERS), batch)]
             mine, theirs = ours.read_by_name(chosen), feast.read(chosen)
             assert theirs.pop("user_id") == chosen
             assert mine == theirs, "a value differs between Feast and the window graph"
@@ -136,5 +145,4 @@ def run(url: str, folder: Path) -> list[tuple[int, dict[str, Reads]]]:
                 "by name": lambda ids=chosen: ours.read_by_name(ids),
                 "Feast": lambda ids=chosen: feast.read(ids),
             }
-            results.append((batch, measure_together(calls, server)))
-    return results
+            yield batch, measure_together(calls, server)
