@@ -23,7 +23,7 @@ from features.events import DEDUPLICATION_HORIZON_S, deduplicate, read_events
 from features.layout import DAY_S, US_PER_S
 from features.workspace import Workspace
 from models import bootstrap
-from models.cutoffs import Sample, hold_out, sample_rows
+from models.cutoffs import Sample, hold_out, hold_out_rows, sample_rows
 from models.errors import EvaluationError
 from models.frame import DelayedRows, Flags, Floats, Knowledge, read_delayed_rows
 from models.labels import label_rows
@@ -87,13 +87,13 @@ def study_delays(workspace: Workspace, model: str, cutoff_us: int, folder: Path,
 
 
 def split_rows(spec: ModelSpec, sample: Sample, final: pa.Table, cutoff_us: int, *, days: int) -> Plan:
-    """Judge a share of the rows of the last days, by a hash of their unit; hold out entities as training does.
+    """Judge a share of the rows of the last days, by a hash of their unit; hold out rows as training does.
 
-    A unit is an entity. At events it is what an entity does at one instant: each outcome is credited to one row there, so
-    that rows of one entity share no outcome, and few entities may make most rows.
+    A unit is an entity; where outcomes are credited to one row alone, it is what an entity does at one instant.
     """
     ids, now_us = sample.entity_ids.to_pylist(), sample.now_us
-    units = [f"{entity}@{now}" for entity, now in zip(ids, now_us.tolist(), strict=True)] if spec.cutoffs.at_events else ids
+    alone = spec.label.attribution is not None
+    units = [f"{entity}@{now}" for entity, now in zip(ids, now_us.tolist(), strict=True)] if alone else ids
     judged_unit = hold_out(pa.array([f"judge {unit}" for unit in units]), JUDGED_SHARE)
     recent = now_us > cutoff_us - days * DAY_S * US_PER_S
     judged = recent & judged_unit
@@ -112,7 +112,7 @@ def split_rows(spec: ModelSpec, sample: Sample, final: pa.Table, cutoff_us: int,
     apart = np.array([unit in open_units for unit in units])
     label = final["label"].filter(pa.array(judged)).to_numpy().astype(np.int8)
     unit = np.unique(np.array(units)[judged], return_inverse=True)[1].astype(np.int64)
-    held_out = hold_out(sample.entity_ids, spec.cutoffs.validation_share)
+    held_out = hold_out_rows(spec, sample.entity_ids, now_us)
     return Plan(~apart & ~held_out, ~apart & held_out, judged, label, unit)
 
 

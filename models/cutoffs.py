@@ -10,7 +10,7 @@ Newest first:
     embargo     rows whose labels had not matured when the test begins: no matured label of theirs was known then, but what
                 was known of them teaches methods that learn from such rows, and a refit
     train       the earlier ones: someone standing where the test begins could have trained on them
-    validation  rows of held-out entities at the training dates
+    validation  rows that are held out at the training dates, whole entities where ``hold_out_rows`` does not say otherwise
     cold        copies of all test rows as of unknown entities; copies of other rows keep their split
 """
 
@@ -112,12 +112,24 @@ def sample_rows(events: pa.Table, spec: ModelSpec, *, lag_s: int, known_at_us: i
     # At an event the entity asks by that very event, so it belongs whatever the stream's lag.
     lag_s = 0 if spec.cutoffs.at_events else lag_s
     keep = population_at(events, spec.population, draw.now_us, lag_s=lag_s, entity_ids=ids)
-    split = _split(spec, draw, hold_out(distinct, spec.cutoffs.validation_share)[draw.entity])
+    split = _split(spec, draw, hold_out_rows(spec, ids, draw.now_us))
     keep &= (split != CENSORED) | (spec.learning.method != "matured")
     keep[keep] = _thin(spec.cutoffs, split[keep], _uniform(_hash_ids(ids), draw.drawn_us, _THINNING_SALT)[keep])
     order = np.flatnonzero(keep)[np.lexsort((draw.entity[keep], draw.now_us[keep]))]
     touch = None if draw.touch is None else draw.touch[order]
     return Sample(ids.take(pa.array(order)), draw.now_us[order], split[order], draw.test_begins_us, touch)
+
+
+def hold_out_rows(spec: ModelSpec, entity_ids: pa.Array, now_us: Ints) -> NDArray[np.bool_]:
+    """Which rows are held out: those of some entities; or, where each outcome is credited to one row alone, some rows.
+
+    Attributed rows of one entity share no outcome, and few entities may make most rows: holding out agents who book for
+    hundreds would calibrate on three or four of them. What an entity does at one instant stays together.
+    """
+    if spec.label.attribution is None:
+        return hold_out(entity_ids, spec.cutoffs.validation_share)
+    units = [f"{entity}@{now}" for entity, now in zip(entity_ids.to_pylist(), now_us.tolist(), strict=True)]
+    return hold_out(pa.array(units, pa.string()), spec.cutoffs.validation_share)
 
 
 def draw_cold_copies(sample: Sample, plan: CutoffPlan) -> tuple[Ints, NDArray[np.str_]]:

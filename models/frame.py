@@ -118,7 +118,7 @@ class DelayedRows:
 
     Attributes:
         entity_ids, split, transformed: as of a ``Frame``.
-        now_s: (n,) seconds since 1970.
+        now_us: (n,) UTC microseconds.
         known: by ``known_at``.
         known_earlier: when the test's rows begin.
     """
@@ -126,9 +126,15 @@ class DelayedRows:
     entity_ids: pa.Array
     split: NDArray[np.str_]
     transformed: Matrix
-    now_s: Floats
+    now_us: NDArray[np.int64]
     known: Knowledge
     known_earlier: Knowledge
+
+    @property
+    def now_s(self) -> Floats:
+        """(n,) seconds since 1970."""
+        seconds: Floats = self.now_us / US_PER_S
+        return seconds
 
 
 def read_delayed_rows(path: Path) -> DelayedRows:
@@ -148,7 +154,7 @@ def read_delayed_rows(path: Path) -> DelayedRows:
         entity_ids=table["entity_id"].combine_chunks(),
         split=np.array(table["split"].to_pylist(), dtype=np.str_),
         transformed=_matrix(table["transformed"]),
-        now_s=table["now"].cast(pa.int64()).to_numpy() / US_PER_S,
+        now_us=table["now"].cast(pa.int64()).to_numpy(),
         known=_knowledge(table, OUTCOME_COLUMNS),
         known_earlier=_knowledge(table, earlier),
     )

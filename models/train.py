@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import explain
-from models.cutoffs import COLD, EMBARGO, TRAIN, VALIDATION, hold_out
+from models.cutoffs import COLD, EMBARGO, TRAIN, VALIDATION, hold_out_rows
 from models.errors import TrainingError
 from models.fake_negatives import FakeNegative
 from models.frame import DelayedRows, Flags, Knowledge, Matrix, read_delayed_rows
@@ -113,7 +113,7 @@ def objective_of(spec: ModelSpec) -> Objective:
 
 def split_lessons(spec: ModelSpec, rows: DelayedRows, known: Knowledge, drawn: Flags) -> tuple[Lessons, Lessons]:
     """Lessons of the drawn rows by what was known of them: of most entities, and of those that are held out."""
-    held = hold_out(rows.entity_ids, spec.cutoffs.validation_share)
+    held = hold_out_rows(spec, rows.entity_ids, rows.now_us)
     objective = objective_of(spec)
     learned, held_out = (objective.teach(rows.transformed, rows.now_s, known, drawn & part) for part in (~held, held))
     return learned, held_out

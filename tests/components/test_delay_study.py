@@ -14,7 +14,7 @@ from features.workspace import Workspace
 from models.cutoffs import Sample, hold_out
 from models.errors import EvaluationError
 from models.frame import DelayedRows, Knowledge
-from models.specs import CutoffPlan, LabelSpec, Learning, ModelSpec, NetworkSpec, load_spec
+from models.specs import Attribution, CutoffPlan, LabelSpec, Learning, ModelSpec, NetworkSpec, load_spec
 
 DAY_US = DAY_S * US_PER_S
 CUTOFF_DAY = 60
@@ -24,7 +24,11 @@ SPEC = replace(
     learning=Learning("hazard", delay_buckets_s=tuple(days * DAY_S for days in (2, 5, 10, 15, 20, 30))),
     network=NetworkSpec(hidden=(8,), members=1, dropout=0.0, epochs=8, batch_size=512, learning_rate=1e-2),
 )
-AT_EVENTS = replace(SPEC, cutoffs=CutoffPlan(every_s=DAY_S, at_events=("signup",)))
+ATTRIBUTED = replace(
+    SPEC,
+    label=replace(SPEC.label, attribution=Attribution(("signup",), 30 * DAY_S)),
+    cutoffs=CutoffPlan(every_s=DAY_S, at_events=("signup",)),
+)
 
 
 def draw(rows: int = 12_000, entities: int = 3_000) -> tuple[Sample, pa.Table]:
@@ -47,9 +51,9 @@ def test_judged_rows_are_recent_and_nothing_of_their_entities_is_learned() -> No
     assert hold_out(sample.entity_ids, 0.2)[plan.held_out].all()
 
 
-def test_at_events_a_unit_is_what_an_entity_does_at_one_instant() -> None:
+def test_with_attribution_a_unit_is_what_an_entity_does_at_one_instant() -> None:
     sample, final = draw()
-    plan = split_rows(AT_EVENTS, sample, final, CUTOFF_DAY * DAY_US, days=20)
+    plan = split_rows(ATTRIBUTED, sample, final, CUTOFF_DAY * DAY_US, days=20)
     units = np.array([f"{entity}@{now}" for entity, now in zip(sample.entity_ids.to_pylist(), sample.now_us, strict=True)])
     ids = np.array(sample.entity_ids.to_pylist())
     assert not set(units[plan.judged]) & set(units[plan.learned | plan.held_out])
@@ -76,14 +80,14 @@ def test_a_spec_without_delay_buckets_is_refused(tmp_path: object, monkeypatch: 
 def learn(spec: ModelSpec, rows: int = 24_000) -> tuple[DelayedRows, Plan, float]:
     """A third converts, after 9 days in the mean; the cutoff is at day 60. Returns also the true share within 30 days."""
     rng = np.random.default_rng(8)
-    now_s = rng.random(rows) * CUTOFF_DAY * DAY_S
+    now_us = (rng.random(rows) * CUTOFF_DAY * DAY_US).astype(np.int64)
     delay_s = np.where(rng.random(rows) < 1 / 3, rng.exponential(9 * DAY_S, rows), np.inf)
-    age_s = CUTOFF_DAY * DAY_S - now_s
+    age_s = CUTOFF_DAY * DAY_S - now_us / US_PER_S
     outcome_s = np.where(delay_s <= 30 * DAY_S, delay_s, np.inf)
     seen_s = np.where(outcome_s <= age_s, outcome_s, np.inf)
     known = Knowledge(np.minimum(age_s, 30 * DAY_S), seen_s, seen_s)
     inputs = rng.standard_normal((rows, 2)).astype(np.float32)
-    delayed = DelayedRows(pa.array([str(row) for row in range(rows)]), np.full(rows, "train"), inputs, now_s, known, known)
+    delayed = DelayedRows(pa.array([str(row) for row in range(rows)]), np.full(rows, "train"), inputs, now_us, known, known)
     part = np.arange(rows) % 4
     judged = (part == 0) & (age_s < 20 * DAY_S)
     plan = Plan((part > 1), part == 1, judged, np.isfinite(outcome_s[judged]).astype(np.int8), np.arange(int(judged.sum())))
