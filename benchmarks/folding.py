@@ -21,23 +21,25 @@ from features.point_in_time import states_as_known
 from features.rows import event_schema
 from features.tiles import FoldPlan, Tiles, fold, no_tiles, plan_fold, tiles_of_events
 from features.tiles import _age_out as age_out
-from features.tiles import _combine as combine
+from features.tiles import _apply as apply
+from features.tiles import _operation as operation_of
 
 START_US: Final = 1_735_689_600 * US_PER_S
 DAYS: Final = 90
 USERS: Final = 20_000
 EVENTS: Final = 600_000
 BATCH: Final = 50_000
-ROWS: Final = 20_000
+ROWS_OF: Final = ((20_000, 20_000), (10_000, 100_000))
+"""(users, rows): few rows a user, where the events cost most, and many, where the tiles do."""
 FLOOR_ROWS: Final = 100
 SHARES: Final = {"session": 0.5, "offer_shown": 0.2, "message_sent": 0.15, "message_opened": 0.1, "payment": 0.05}
 
 
-def make_events(catalog: Catalog, seed: int) -> tuple[pa.Table, np.ndarray]:
-    """Events of ``USERS`` users in ingest order, and each event's user number."""
+def make_events(catalog: Catalog, seed: int, users: int) -> tuple[pa.Table, np.ndarray]:
+    """Events of this many users in ingest order, and each event's user number."""
     rng = np.random.default_rng(seed)
     at_us = np.sort(START_US + rng.integers(0, DAYS * DAY_S * US_PER_S, EVENTS))
-    user = rng.integers(0, USERS, EVENTS)
+    user = rng.integers(0, users, EVENTS)
     kinds = np.array(list(SHARES))[rng.choice(len(SHARES), EVENTS, p=list(SHARES.values()))]
     columns = {
         "event_id": np.arange(EVENTS).astype(str),
@@ -66,7 +68,7 @@ def run() -> Iterator[tuple[str, int, Timing, Timing, int]]:
     """Name, items of ours, timings of ours and floor, items of the floor."""
     catalog = load_catalog("subscription")
     view = catalog.view("subscriber")
-    events, user = make_events(catalog, seed=1)
+    events, user = make_events(catalog, 1, USERS)
     plan = plan_fold(catalog.signals_of(view))
     state = fold(no_tiles(), events.slice(0, EVENTS - BATCH), user[:-BATCH], plan)
     fresh, owner = events.slice(EVENTS - BATCH), user[-BATCH:]
@@ -79,16 +81,16 @@ def run() -> Iterator[tuple[str, int, Timing, Timing, int]]:
         measure(lambda: sort_again(state, fresh, owner, plan)),
         BATCH,
     )
-    yield run_rows(events, user, catalog, view, plan)
+    for users, rows in ROWS_OF:
+        yield run_rows(catalog, view, plan, users, rows)
 
 
-def run_rows(
-    events: pa.Table, user: np.ndarray, catalog: Catalog, view: View, plan: FoldPlan
-) -> tuple[str, int, Timing, Timing, int]:
+def run_rows(catalog: Catalog, view: View, plan: FoldPlan, users: int, rows: int) -> tuple[str, int, Timing, Timing, int]:
     """Training rows by replay, beside a fold from the beginning for each row."""
+    events, user = make_events(catalog, 1, users)
     rng = np.random.default_rng(2)
-    entity = rng.integers(0, USERS, ROWS)
-    now_us = START_US + rng.integers(0, DAYS * DAY_S * US_PER_S, ROWS)
+    entity = rng.integers(0, users, rows)
+    now_us = START_US + rng.integers(0, DAYS * DAY_S * US_PER_S, rows)
     ids = pa.array(np.char.add("u", entity.astype(str)))
     known_us = events["ingest_time"].cast(pa.int64()).to_numpy() + view.lag_s * US_PER_S
     states = states_as_known(events, catalog, view, ids, now_us)
@@ -103,16 +105,24 @@ def run_rows(
 
     if fold_each() != [state.as_py()[16:] for state in states[:FLOOR_ROWS]]:
         raise AssertionError("replayed states differ from states folded row by row")
-    name = f"training rows at {count_tiles(states).mean():.0f} tiles a row"
+    name = f"training rows, {rows // users} a user, {count_tiles(states).mean():.0f} tiles a row"
     ours = measure(lambda: states_as_known(events, catalog, view, ids, now_us), least=3)
-    return name, ROWS, ours, measure(fold_each, least=3), FLOOR_ROWS
+    return name, rows, ours, measure(fold_each, least=3), FLOOR_ROWS
 
 
 def sort_again(state: Tiles, events: pa.Table, owner: np.ndarray, plan: FoldPlan) -> Tiles:
     """The floor: concatenate old and new tiles and sort all of them."""
     new = tiles_of_events(events, owner, plan)
     parts = zip((state.owner, state.key, state.value), (new.owner, new.key, new.value), strict=True)
-    return age_out(combine(*(np.concatenate(pair) for pair in parts)), plan)
+    owner_, key, value = (np.concatenate(pair) for pair in parts)
+    order = np.lexsort((key, owner_))
+    owner_, key, value = owner_[order], key[order], value[order]
+    # A key occurs once in the state and once among the new tiles at most.
+    twice = np.flatnonzero((owner_[1:] == owner_[:-1]) & (key[1:] == key[:-1]))
+    value[twice] = apply(operation_of(key[twice]), value[twice], value[twice + 1])
+    kept = np.ones(len(key), dtype=bool)
+    kept[twice + 1] = False
+    return age_out(Tiles(owner_[kept], key[kept], value[kept]), plan)
 
 
 def _require_equal(ours: Tiles, floor: Tiles) -> None:

@@ -1,8 +1,8 @@
 """Training rows' states: what the online store would have held for an entity at a time.
 
 A row at (entity, t) sees exactly the events with ``ingest_time + lag <= t``. Each event goes to the first row of its
-entity that may see it; walking an entity's rows in time order, every row's state is the one before, merged with its
-own events by the same ``tiles.merge`` that the stream uses. The walk takes one step for all entities at once.
+entity that may see it and arrives there as tiles, made by the code that the stream uses; ``tiles.replay`` then says which
+tiles stand at every row.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import layout
+from features import layout, tiles
 from features.codec import encode_states
 from features.declarations import Catalog, View
 from features.events import DEDUPLICATION_HORIZON_S, deduplicate
 from features.partitions import partition_of
-from features.tiles import FoldPlan, Ints, Tiles, merge, no_tiles, plan_fold, select, tiles_of_events
+from features.tiles import FoldPlan, Ints, Tiles, plan_fold, tiles_of_events
 
-ROWS_PER_CHUNK = 50_000
-"""Rows whose states are held in memory as arrays at one time; about 100 MB at 60 tiles a row."""
+ROWS_PER_CHUNK = 4_096
+"""Rows that are worked on at one time: at 60 tiles a row their arrays still lie in a processor's caches."""
 
 
 def states_as_known(events: pa.Table, catalog: Catalog, view: View, entity_ids: pa.Array, now_us: Ints) -> pa.LargeBinaryArray:
@@ -41,12 +41,12 @@ def states_as_known(events: pa.Table, catalog: Catalog, view: View, entity_ids: 
     entity = _codes(entity_ids, distinct)
     event_entity = _codes(events["entity_id"], distinct)
     relevant = event_entity >= 0
-    events, event_entity = events.filter(pa.array(relevant)), event_entity[relevant]
-    by_entity = np.argsort(event_entity, kind="stable")
-    events, event_entity = events.take(pa.array(by_entity)), event_entity[by_entity]
+    plan = plan_fold(catalog.signals_of(view))
+    by_entity = np.flatnonzero(relevant)
+    by_entity = by_entity[np.argsort(event_entity[by_entity], kind="stable")]
+    events, event_entity = _columns_of(events, plan).take(pa.array(by_entity)), event_entity[by_entity]
     known_us = _known_us(events, view)
     partition = partition_of(distinct, catalog.log_partitions).astype(np.int64)
-    plan = plan_fold(catalog.signals_of(view))
 
     order = np.lexsort((now_us, entity))
     encoded = []
@@ -54,36 +54,37 @@ def states_as_known(events: pa.Table, catalog: Catalog, view: View, entity_ids: 
         chosen = order[rows]
         span = slice(*np.searchsorted(event_entity, (entity[chosen[0]], entity[chosen[-1]] + 1)))
         row_of_event = _first_row_that_sees(event_entity[span], known_us[span], entity[chosen], now_us[chosen])
-        tiles, offset = _walk(events[span.start : span.stop], row_of_event, entity[chosen], plan)
-        encoded.append(encode_states(tiles, partition[entity[chosen]], offset))
+        standing, offset = _tiles_of_rows(events[span.start : span.stop], row_of_event, entity[chosen], plan)
+        encoded.append(encode_states(standing, partition[entity[chosen]], offset))
     states = pa.chunked_array(encoded, pa.large_binary()).combine_chunks() if encoded else pa.array([], pa.large_binary())
+    if (order[1:] > order[:-1]).all():
+        return states
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     taken: pa.LargeBinaryArray = states.take(pa.array(back))
     return taken
 
 
-def _walk(events: pa.Table, row_of_event: Ints, entity: Ints, plan: FoldPlan) -> tuple[Tiles, Ints]:
+def _columns_of(events: pa.Table, plan: FoldPlan) -> pa.Table:
+    """What a fold and a header read, words as numbers: whole events would be costly to move."""
+    attributes = {signal.value for signal in plan.signals} | {signal.by.attribute for signal in plan.signals if signal.by}
+    attributes |= {condition.attribute for signal in plan.signals for condition in signal.where}
+    wanted = ("event_type", "event_time", "ingest_time", "log_offset", *sorted(attributes & set(events.column_names)))
+    columns = {name: events[name].combine_chunks() for name in wanted}
+    return pa.table(
+        {name: column.dictionary_encode() if column.type == pa.string() else column for name, column in columns.items()}
+    )
+
+
+def _tiles_of_rows(events: pa.Table, row_of_event: Ints, entity: Ints, plan: FoldPlan) -> tuple[Tiles, Ints]:
     """Tiles and last log offset of each row; rows are sorted by (entity, now)."""
     rows = len(entity)
     seen = row_of_event < rows
-    events, row_of_event = events.filter(pa.array(seen)), row_of_event[seen]
+    if not seen.all():
+        events, row_of_event = events.filter(pa.array(seen)), row_of_event[seen]
     starts = np.flatnonzero(np.concatenate(([True], entity[1:] != entity[:-1])))
-    first_row = np.repeat(starts, np.diff(np.append(starts, rows)))
-    rank = np.arange(rows) - first_row
-
-    delta = tiles_of_events(events, row_of_event, plan)
-    delta_rank = rank[delta.owner]
-    state, parts = no_tiles(), []
-    for step in range(int(rank.max()) + 1):
-        last_row = first_row[rank == step]
-        living = np.isin(state.owner, last_row) if step else np.empty(0, dtype=bool)
-        arriving = select(delta, delta_rank == step)
-        # The walk keeps an entity's state under the number of its first row and hands it out under each row's own.
-        arriving = Tiles(first_row[arriving.owner], arriving.key, arriving.value)
-        state = merge(select(state, living) if step else state, arriving, plan)
-        parts.append(Tiles(state.owner + step, state.key, state.value))
-    return _by_owner(parts), _last_offsets(events, row_of_event, rows, starts)
+    arriving = tiles_of_events(events, row_of_event, plan)
+    return tiles.replay(arriving, entity, plan), _last_offsets(events, row_of_event, rows, starts)
 
 
 def _last_offsets(events: pa.Table, row_of_event: Ints, rows: int, starts: Ints) -> Ints:
@@ -103,14 +104,6 @@ def _first_row_that_sees(event_entity: Ints, known_us: Ints, entity: Ints, now_u
     row = np.searchsorted(row_order, event_entity * width + np.searchsorted(moments, known_us, side="left"))
     same = entity[np.minimum(row, len(entity) - 1)] == event_entity
     return np.where(same & (row < len(entity)), row, len(entity))
-
-
-def _by_owner(parts: list[Tiles]) -> Tiles:
-    owner = np.concatenate([part.owner for part in parts])
-    order = np.argsort(owner, kind="stable")
-    key = np.concatenate([part.key for part in parts])
-    value = np.concatenate([part.value for part in parts])
-    return Tiles(owner[order], key[order], value[order])
 
 
 def _chunks_of_whole_entities(entity: Ints) -> list[slice]:

@@ -17,18 +17,16 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features import layout
-from features.declarations import HOUR_OF_WEEK, By, Signal
+from features import layout, matching
+from features.declarations import Signal
 
 Ints = NDArray[np.int64]
 
+_GROUP_SHIFT: Final = layout.BUCKET_BITS + 1
+"""Leaves room for a bucket and a retention, so that no sum of the two runs into the next group."""
 KEEP_FOR_EVER: Final = np.iinfo(np.int64).max
-_HOURS_PER_WEEK: Final = 168
-_MONDAY_OFFSET_HOURS: Final = 72
-"""1970-01-01 was a Thursday: three days after a Monday."""
 
 
 @dataclass(frozen=True)
@@ -95,27 +93,82 @@ def fold(state: Tiles, events: pa.Table, owner: Ints, plan: FoldPlan) -> Tiles:
 
 
 def tiles_of_events(events: pa.Table, owner: Ints, plan: FoldPlan) -> Tiles:
-    """The tiles of these events alone, not aged out."""
-    event_time_us = _ints(events["event_time"])
-    owners, keys, values = [], [], []
+    """The tiles of these events alone, not aged out.
+
+    Sorts the events by (owner, event_time), once. Each series then falls into runs of equal (owner, bucket), which are
+    already in order, and since every series knows how many tiles each owner has, all tiles go to their places by counting.
+    """
+    if not len(owner):
+        return no_tiles()
+    times_us = matching.ints(events["event_time"])
+    order = np.lexsort((times_us, owner))
+    times_us, owner = times_us[order], owner[order]
+    changes = np.concatenate(([False], owner[1:] != owner[:-1]))
+    place = np.cumsum(changes)
+    series: dict[int, tuple[Ints, Ints, Ints]] = {}
     for signal in plan.signals:
-        chosen = np.flatnonzero(_belongs(events, signal))
+        chosen = np.flatnonzero(matching.belongs(events, signal)[order])
         if not len(chosen):
             continue
-        times_us = event_time_us[chosen]
-        by = _by_codes(events, signal.by, chosen, times_us)
-        measured = _ints(events[signal.value])[chosen] if signal.value else times_us
-        for resolution in {layout.resolution_of(window_s) for window_s in signal.windows_s}:
-            bucket = times_us // (resolution.period_s * layout.US_PER_S) if resolution.period_s else np.zeros_like(times_us)
-            low_bits = (by << layout.BY_SHIFT) | bucket
-            for operation in signal.operations:
-                series = layout.pack_series(signal.id, operation, resolution)
-                owners.append(owner[chosen])
-                keys.append(low_bits | (series << layout.SERIES_SHIFT))
-                values.append(_contributions(operation, times_us, measured))
-    if not keys:
-        return no_tiles()
-    return _combine(np.concatenate(owners), np.concatenate(keys), np.concatenate(values))
+        by = matching.by_codes(events, signal.by, order[chosen], times_us[chosen]) if signal.by else None
+        measured = matching.ints(events[signal.value])[order[chosen]] if signal.value else times_us[chosen]
+        series |= _series_of(signal, _Chosen(place[chosen], times_us[chosen], measured, by))
+    distinct = owner[np.concatenate(([True], changes[1:]))]
+    return _interleave([series[number] for number in sorted(series)], distinct)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The events of one signal, sorted by (owner, event_time); ``owner`` counts from 0 without gaps."""
+
+    owner: Ints
+    times_us: Ints
+    measured: Ints
+    by: Ints | None
+
+
+def _series_of(signal: Signal, events: _Chosen) -> dict[int, tuple[Ints, Ints, Ints]]:
+    """Each series of a signal as (owner, key, value), sorted by (owner, key), by its number."""
+    series = {}
+    for resolution in {layout.resolution_of(window_s) for window_s in signal.windows_s}:
+        period_us = resolution.period_s * layout.US_PER_S
+        low_bits = events.times_us // period_us if period_us else np.zeros_like(events.times_us)
+        owner, times_us, measured = events.owner, events.times_us, events.measured
+        if events.by is not None:
+            low_bits = (events.by << layout.BY_SHIFT) | low_bits
+            order = np.lexsort((low_bits, owner))
+            low_bits, owner, times_us, measured = (column[order] for column in (low_bits, owner, times_us, measured))
+        starts = np.flatnonzero(np.concatenate(([True], (owner[1:] != owner[:-1]) | (low_bits[1:] != low_bits[:-1]))))
+        for operation in signal.operations:
+            number = layout.pack_series(signal.id, operation, resolution)
+            value = _reduce(operation, times_us, measured, starts)
+            series[number] = (owner[starts], low_bits[starts] | (number << layout.SERIES_SHIFT), value)
+    return series
+
+
+def _reduce(operation: str, times_us: Ints, measured: Ints, starts: Ints) -> Ints:
+    """One operation over runs of events, given where each run starts."""
+    if operation == "count":
+        return np.diff(np.append(starts, len(times_us)))
+    if operation == "sum":
+        return np.add.reduceat(measured, starts)
+    if operation == "max":
+        return np.maximum.reduceat(measured, starts)
+    return (np.maximum if operation == "last" else np.minimum).reduceat(times_us, starts)
+
+
+def _interleave(series: list[tuple[Ints, Ints, Ints]], distinct: Ints) -> Tiles:
+    """Series, ascending and each sorted by (owner, key), as tiles; ``distinct`` has the caller's number of each owner."""
+    counts = [np.bincount(owner, minlength=len(distinct)) for owner, *_ in series]
+    of_owner = np.sum(counts, axis=0) if counts else np.zeros(len(distinct), dtype=np.int64)
+    free = np.cumsum(of_owner) - of_owner
+    merged = Tiles(np.repeat(distinct, of_owner), *(np.empty(int(of_owner.sum()), dtype=np.int64) for _ in range(2)))
+    for (owner, key, value), count in zip(series, counts, strict=True):
+        at = np.arange(len(owner)) + (free - (np.cumsum(count) - count))[owner]
+        merged.key[at] = key
+        merged.value[at] = value
+        free += count
+    return merged
 
 
 def merge(state: Tiles, delta: Tiles, plan: FoldPlan) -> Tiles:
@@ -146,58 +199,79 @@ def merge(state: Tiles, delta: Tiles, plan: FoldPlan) -> Tiles:
     return _age_out(Tiles(*merged), plan)
 
 
+def replay(arriving: Tiles, entity: Ints, plan: FoldPlan) -> Tiles:
+    """The tiles of every row, from those that arrive at each: what ``merge`` gives row by row, for all rows at once.
+
+    A tile of an entity has a version for each row at which something arrives; a version stands from its row to the next
+    one's, or until it ages out, and is copied to the rows in between.
+
+    Args:
+        arriving: tiles whose owners are rows.
+        entity: (n,) entity of each row, ascending; an entity's rows are in time order.
+        plan: the view's fold plan.
+    """
+    if not len(arriving):
+        return arriving
+    (packed,) = _sort_keys(Tiles(entity[arriving.owner], arriving.key, arriving.value))
+    order = np.argsort(packed, kind="stable")
+    row, key, value = arriving.owner[order], arriving.key[order], arriving.value[order]
+    again = np.concatenate(([False], packed[order][1:] == packed[order][:-1]))
+    value = _accumulate(key, value, again)
+    # The row after the last one at which this version stands; to begin with, the entity's end.
+    starts = np.flatnonzero(np.concatenate(([True], entity[1:] != entity[:-1])))
+    rows = np.diff(np.append(starts, len(entity)))
+    end = np.repeat(starts + rows, rows)[row]
+    end[:-1] = np.where(again[1:], row[1:], end[:-1])
+    end = np.minimum(end, _row_of_ageing(entity, row, key, plan))
+    length = np.maximum(end - row, 0)
+    version = np.repeat(np.arange(len(row)), length)
+    copies = np.arange(len(version)) + np.repeat(row - (np.cumsum(length) - length), length)
+    # Versions are in the order of keys, so a stable sort by row sorts by (row, key); of 16-bit numbers it is a radix sort.
+    version = version[np.argsort(copies.astype(np.min_scalar_type(len(entity))), kind="stable")]
+    owner = np.repeat(np.arange(len(entity)), np.bincount(copies, minlength=len(entity)))
+    return Tiles(owner, key[version], value[version])
+
+
+def _accumulate(key: Ints, value: Ints, again: NDArray[np.bool_]) -> Ints:
+    """Each version's value with those of the versions before it; ``again`` is true where a tile has an earlier version."""
+    first = np.maximum.accumulate(np.where(again, 0, np.arange(len(key))))
+    number = np.arange(len(key)) - first
+    later = np.flatnonzero(again)
+    later = later[np.argsort(number[later], kind="stable")]
+    value = value.copy()
+    for at in np.split(later, np.cumsum(np.bincount(number[later])[1:-1])) if len(later) else ():
+        value[at] = _apply(_operation(key[at]), value[at - 1], value[at])
+    return value
+
+
+def _row_of_ageing(entity: Ints, row: Ints, key: Ints, plan: FoldPlan) -> Ints:
+    """For each version the first row at which its series' head has left it behind; the number of rows if none.
+
+    The head has reached a bucket at the first row at which any tile of that bucket or a newer one arrives.
+    """
+    series = key >> layout.SERIES_SHIFT
+    retention = plan.retention[np.minimum(series, len(plan.retention) - 1)]
+    ageing = np.flatnonzero(retention != KEEP_FOR_EVER)
+    left_behind = np.full(len(row), len(entity), dtype=np.int64)
+    if not len(ageing):
+        return left_behind
+    group = np.cumsum(np.concatenate(([False], (series[1:] != series[:-1]) | (np.diff(entity[row]) != 0))))[ageing]
+    bucket = key[ageing] & layout.BUCKET_MASK
+    place = (group << _GROUP_SHIFT) | bucket
+    by_bucket = np.argsort(place, kind="stable")
+    # The least row of all tiles from here to the end of the group: groups are lifted apart, so that no other's is less.
+    lift = group[by_bucket] * (len(entity) + 1)
+    soonest = np.minimum.accumulate((row[ageing][by_bucket] + lift)[::-1])[::-1] - lift
+    newer = np.searchsorted(place[by_bucket], place + retention[ageing])
+    within = np.minimum(newer, len(place) - 1)
+    reached = (newer < len(place)) & (group[by_bucket][within] == group)
+    left_behind[ageing[reached]] = soonest[within[reached]]
+    return left_behind
+
+
 def select(tiles: Tiles, chosen: NDArray[np.bool_]) -> Tiles:
     """The tiles where ``chosen`` is true."""
     return Tiles(tiles.owner[chosen], tiles.key[chosen], tiles.value[chosen])
-
-
-def _belongs(events: pa.Table, signal: Signal) -> NDArray[np.bool_]:
-    mask = _is_in(events["event_type"], signal.event_types)
-    for condition in signal.where:
-        mask &= _is_in(events[condition.attribute], condition.is_in)
-    if signal.value:
-        # An event that lacks the value is not part of the signal: neither its count nor its sum.
-        mask &= pc.is_valid(events[signal.value]).to_numpy()
-    return mask
-
-
-def _is_in(column: pa.ChunkedArray, values: tuple[str, ...] | tuple[int, ...]) -> NDArray[np.bool_]:
-    members: NDArray[np.bool_] = pc.is_in(column, value_set=pa.array(values, column.type)).to_numpy().copy()
-    return members
-
-
-def _by_codes(events: pa.Table, by: By | None, chosen: Ints, times_us: Ints) -> Ints:
-    if by is None:
-        return np.zeros(len(chosen), dtype=np.int64)
-    if by.attribute == HOUR_OF_WEEK:
-        return (times_us // (layout.HOUR_S * layout.US_PER_S) + _MONDAY_OFFSET_HOURS) % _HOURS_PER_WEEK
-    listed = pc.index_in(events[by.attribute], value_set=pa.array(by.values, pa.string()))
-    codes: Ints = pc.fill_null(pc.add(listed, 1), 0).to_numpy().astype(np.int64)[chosen]
-    return codes
-
-
-def _contributions(operation: str, times_us: Ints, measured: Ints) -> Ints:
-    if operation == "count":
-        return np.ones_like(times_us)
-    return times_us if operation in ("last", "first") else measured
-
-
-def _combine(owner: Ints, key: Ints, value: Ints) -> Tiles:
-    """Sort by (owner, key) and reduce repeats by each key's own operation."""
-    unsorted = Tiles(owner, key, value)
-    (order,) = _sort_keys(unsorted)
-    by_key = np.argsort(order)
-    order = order[by_key]
-    starts = np.flatnonzero(np.concatenate(([True], order[1:] != order[:-1])))
-    first = by_key[starts]
-    key, value = key[first], value[by_key]
-    operation = _operation(key)
-    reduced = np.add.reduceat(value, starts)
-    for codes, function in ((_MAXIMA, np.maximum), (_MINIMA, np.minimum)):
-        extreme = np.isin(operation, codes)
-        if extreme.any():
-            reduced = np.where(extreme, function.reduceat(value, starts), reduced)
-    return Tiles(owner[first], key, reduced)
 
 
 _MAXIMA: Final = np.array([layout.OPERATION_CODES["max"], layout.OPERATION_CODES["last"]])
@@ -258,8 +332,3 @@ def _rank_keys(sets: tuple[Tiles, ...]) -> list[Ints]:
     distinct, rank = np.unique(np.concatenate([tiles.key for tiles in sets]), return_inverse=True)
     packed = np.concatenate([tiles.owner for tiles in sets]) * len(distinct) + rank
     return np.split(packed, np.cumsum([len(tiles) for tiles in sets])[:-1])
-
-
-def _ints(column: pa.ChunkedArray) -> Ints:
-    values: Ints = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
-    return values

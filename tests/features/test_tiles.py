@@ -121,6 +121,23 @@ def test_a_replay_as_of_t_equals_a_fold_of_what_had_been_ingested_by_t(
         assert body_of(state) == body_of(bytes_of(one_user(known))[0])
 
 
+@given(
+    events=EVENTS,
+    at=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 41 * DAY_S)), min_size=1, max_size=40),
+    delays=st.lists(st.integers(0, 20 * DAY_S), min_size=60, max_size=60),
+)
+def test_a_replay_of_many_rows_an_entity_equals_a_fold_for_each_row(
+    events: list[dict[str, object]], at: list[tuple[str, int]], delays: list[int]
+) -> None:
+    """Late events too: they change old tiles, arrive after their tile has aged out, and leave the head where it is."""
+    events = [{**event, "ingest": int(str(event["at"])) + delay} for event, delay in zip(events, delays, strict=False)]
+    ids, now_us = pa.array([user for user, _ in at]), np.array([(T0 + moment) * US_PER_S for _, moment in at])
+    replayed = states_as_known(table(events), CATALOG, VIEW, ids, now_us).to_pylist()
+    for (user, moment), state in zip(at, replayed, strict=True):
+        known = [event for event in events if event["user"] == user and int(str(event["ingest"])) + VIEW.lag_s <= moment]
+        assert body_of(state) == body_of(bytes_of(one_user(known))[0])
+
+
 def test_rows_of_one_entity_at_many_times_each_see_only_their_own_past() -> None:
     events = [{"at": 100 * step, "user": "a", "channel": "push"} for step in range(50)]
     moments = np.arange(0, 6000, 37)[::-1]
