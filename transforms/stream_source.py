@@ -21,6 +21,7 @@ from features.event_log.port import EventLog
 POLL_S: Final = 0.02
 """Time between two looks at a log that has not grown."""
 
+
 @dataclass(frozen=True)
 class Announced:
     """A partition's log reached ``end_offset`` when it was looked at, UTC microseconds."""
