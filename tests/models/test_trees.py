@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,15 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
+from models.baselines import fit_baseline
+from models.cutoffs import TEST, TRAIN, VALIDATION
 from models.errors import TrainingError
+from models.frame import read_frame
 from models.objectives import Lessons
+from models.specs import Learning, load_spec
+from models.train import EVALUATED_FILE, predict, train
 from models.trees import BLOCK_TREES, BoostedTrees, build_trees, fit_trees, read_forest, round_down
 
 INPUTS = 6
@@ -121,6 +128,22 @@ def test_fitting_stops_early_and_is_repeated_bit_for_bit_by_the_same_seed() -> N
     assert 1 < fits[0].rounds < 400
     assert fits[0].held_out_log_loss < 0.6
     assert np.array_equal(np.asarray(fits[0].logits(features)), np.asarray(fits[1].logits(features)))
+
+
+def test_a_spec_may_choose_trees_and_gets_them_calibrated_in_the_same_files(write_features: Any, tmp_path: Path) -> None:
+    """The spec's own two files, a probability each; as good as the baseline of the same kind, which sees the same rows."""
+    spec = replace(load_spec("churn_retail"), learning=Learning(learner="lightgbm"))
+    features = write_features(900)
+    summary = train(spec, features, tmp_path / "out", seed=3)
+    assert 1 < summary.evaluated.epochs <= 400
+    frame = read_frame(features)
+    test = frame.of(TEST)
+    network = keras.saving.load_model(tmp_path / "out" / EVALUATED_FILE)
+    assert any(isinstance(layer, BoostedTrees) for layer in network.layers)
+    scores = predict(network, test.transformed)
+    baseline = fit_baseline("lightgbm", spec, frame.of(TRAIN), frame.of(VALIDATION)).score(test)
+    assert roc_auc_score(test.label, scores) == pytest.approx(roc_auc_score(test.label, baseline), abs=0.02)
+    assert abs(scores.mean() - test.label.mean()) < 0.05
 
 
 @pytest.mark.parametrize(
