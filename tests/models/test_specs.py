@@ -8,8 +8,9 @@ import pytest
 
 from features.catalogs import load_catalog
 from features.declarations import window_features
+from features.layout import DAY_S
 from models.errors import SpecError
-from models.specs import Gate, ModelSpec, all_specs, check_spec, load_spec
+from models.specs import Attribution, Exclusion, Gate, Learning, ModelSpec, all_specs, check_spec, load_spec
 
 
 @pytest.mark.parametrize("spec", all_specs().values(), ids=lambda spec: spec.name)
@@ -48,6 +49,11 @@ def test_a_spec_that_contradicts_itself_is_refused() -> None:
         replace(spec, cutoffs=replace(spec.cutoffs, validation_share=0)),
         replace(spec, baselines=("prior",)),
         replace(spec, gate=Gate(must_beat=("champion",))),
+        replace(spec, learning=Learning("hazard", delay_buckets_s=(30 * DAY_S,))),
+        replace(spec, learning=Learning("hazard", delay_buckets_s=(45 * DAY_S, 90 * DAY_S))),
+        replace(spec, learning=Learning("fake_negative", learner="lightgbm")),
+        replace(spec, label=replace(spec.label, attribution=Attribution(("session",), DAY_S))),
+        replace(spec, label=replace(spec.label, exclusion=Exclusion(("refund",), 15 * DAY_S))),
     ]
     for entry in wrong:
         with pytest.raises(SpecError, match="model spec contradicts itself: 'churn'"):
