@@ -100,9 +100,7 @@ def append(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Parquet with the columns of an event.")],
     catalog: Annotated[str, typer.Option("--catalog", help=CATALOG_HELP)],
     entity: Annotated[str | None, typer.Option("--entity", help="Entity type; the first view's if left out.")] = None,
-    batch: Annotated[
-        int, typer.Option("--batch", min=1, help="Events synced to disk together.")
-    ] = 10_000,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Events synced to disk together.")] = 10_000,
 ) -> None:
     """Append events from Parquet files to the live log, known from now on."""
     import pyarrow.parquet as pq
