@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -219,7 +219,7 @@ class _Loader(yaml.SafeLoader):
     Else the key ``on`` would be the boolean true.
     """
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML looks it up on the class
         letter: [entry for entry in resolvers if letter in "tTfF" or entry[0] != "tag:yaml.org,2002:bool"]
         for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

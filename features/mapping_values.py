@@ -68,7 +68,7 @@ def _check_value(entries: dict[str, Any], which: str) -> None:
     for key, kind, expected, absent in (("values", dict, "texts and their new texts", {}), ("default", str, "a text", ""),
                                         ("optional", bool, "true or false", False), ("row", bool, "true", True)):  # fmt: skip
         value = entries.get(key, absent)
-        check(isinstance(value, kind) and (key != "row" or value), f"{which}.{key}", expected, repr(value))
+        check(isinstance(value, kind) and (key != "row" or bool(value)), f"{which}.{key}", expected, repr(value))
 
 
 def parse_time(spec: object, which: str) -> TimeValue:
