@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -17,7 +17,12 @@ from features.errors import PlumblineError
 from features.event_log.port import EventLog
 from features.online.store import OnlineStore
 from features.stream_fold import Folded, History, ShardFold
+from transforms.plan import plan_graph
+from transforms.stream_changes import Subscriber, finish_entities
 from transforms.stream_source import Announced, Announcing, LogSource
+
+if TYPE_CHECKING:
+    from transforms.export import Finisher
 
 DEFAULT_RUNNER: Final = "FnApiRunner"
 MICRO_BATCH: Final = 50_000
@@ -38,6 +43,7 @@ class StreamJob:
         stop_requested: whether the stream shall end with what it has read.
         report: called with every commit.
         micro_batch: events a commit, at most about.
+        subscriber: gets the finished features of the entities that each commit has changed.
     """
 
     catalog: Catalog
@@ -49,6 +55,7 @@ class StreamJob:
     stop_requested: Callable[[], bool]
     report: Callable[[Folded], None]
     micro_batch: int = MICRO_BATCH
+    subscriber: Subscriber | None = None
 
 
 def run_stream(
@@ -82,9 +89,16 @@ class FoldPartition(beam.DoFn):
         self._log: EventLog | None = None
         self._store: OnlineStore | None = None
         self._folds: dict[int, ShardFold] = {}
+        self._finisher: Finisher | None = None
 
     def setup(self) -> None:
         self._log, self._store = self._job.open_log(), self._job.open_store()
+        if self._job.subscriber:
+            # TensorFlow takes seconds to import, and a stream without subscribers has no use for it.
+            from transforms.export import load_finisher
+
+            plan = plan_graph(self._job.catalog, self._job.view)
+            self._finisher = load_finisher(self._job.subscriber.saved_model, plan)
 
     def process(self, announced: Announced) -> Iterator[Folded]:
         try:
@@ -104,9 +118,17 @@ class FoldPartition(beam.DoFn):
             done = fold.fold_next(self._job.micro_batch, announced.looked_us)
             if done:
                 self._job.report(done)
+                self._deliver(done)
                 yield done
         if fold.position.as_of_us < announced.looked_us:
             fold.advance(announced.looked_us)
+
+    def _deliver(self, done: Folded) -> None:
+        """Finish what a commit has changed; here and not further on, because a process may open an LMDB store once."""
+        job = self._job
+        if job.subscriber and self._finisher and self._store and done.entity_ids:
+            changed = finish_entities(self._store, self._finisher, job.catalog, job.view, done.entity_ids, job.now_us())
+            job.subscriber.deliver(changed)
 
     def _fold_of(self, partition: int) -> ShardFold:
         if partition not in self._folds:
