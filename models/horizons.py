@@ -15,6 +15,7 @@ from models.comparison import METRIC_FUNCTIONS
 from models.cutoffs import TEST
 from models.evaluation import Evaluation
 from models.frame import Floats
+from models.hazard import probability_within
 from models.specs import ModelSpec
 
 
@@ -34,7 +35,7 @@ def measure_horizons(spec: ModelSpec, features_path: Path, within: Floats, weigh
     found = []
     for horizon_s in (*spec.label.earlier_horizons_s, spec.label.horizon_s):
         label = (waited_us <= horizon_s * US_PER_S).astype(np.int8)
-        score = probability_at(within, spec.learning.delay_buckets_s, horizon_s)
+        score = probability_within(within, spec.learning.delay_buckets_s, horizon_s)
         entry: Evaluation = {
             "horizon_s": horizon_s,
             "rows": len(label),
@@ -46,17 +47,6 @@ def measure_horizons(spec: ModelSpec, features_path: Path, within: Floats, weigh
             entry["gap"] = interval_of(bootstrap.calibration_gap(label, score, weights))
         found.append(entry)
     return found
-
-
-def probability_at(within: Floats, edges_s: tuple[int, ...], horizon_s: int) -> Floats:
-    """(n,) probability of the outcome within a horizon between edges: the hazard is constant inside a bucket."""
-    log_survival = np.log1p(-np.clip(within, 0, 1 - bootstrap.TINY))
-    log_survival = np.concatenate([np.zeros((len(within), 1)), log_survival], axis=1)
-    known_s = np.array([0, *edges_s], dtype=np.float64)
-    after = min(int(np.searchsorted(known_s, horizon_s)), len(edges_s))
-    part = (horizon_s - known_s[after - 1]) / (known_s[after] - known_s[after - 1])
-    probability: Floats = -np.expm1((1 - part) * log_survival[:, after - 1] + part * log_survival[:, after])
-    return probability
 
 
 def _read_waits_us(features_path: Path) -> np.ndarray:

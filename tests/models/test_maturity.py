@@ -13,7 +13,8 @@ import pytest
 from features.layout import DAY_S, US_PER_S
 from features.rows import TIME
 from models.bootstrap import draw_weights
-from models.horizons import measure_horizons, probability_at
+from models.hazard import probability_within
+from models.horizons import measure_horizons
 from models.maturity import measure_maturity
 from models.specs import Learning, load_spec
 
@@ -70,7 +71,7 @@ def test_a_horizon_between_two_edges_assumes_a_constant_hazard() -> None:
     # Survival .8 at 10 and .5 at 20: half-way in logs at 15, sqrt(.8 * .5) = 0.63246. Before 10: sqrt(.8) at 5.
     within = np.array([[0.2, 0.5]])
     for horizon, expected in ((5, 1 - 0.8**0.5), (10, 0.2), (15, 1 - 0.4**0.5), (20, 0.5)):
-        assert probability_at(within, (10, 20), horizon).tolist() == pytest.approx([expected])
+        assert probability_within(within, (10, 20), horizon).tolist() == pytest.approx([expected])
 
 
 def test_each_horizon_is_judged_by_its_own_outcomes(features: Path) -> None:
