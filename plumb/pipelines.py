@@ -53,9 +53,12 @@ def run(
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, shuffling and bootstrap.")] = 0,
 ) -> None:
     """Train, evaluate and, if it is blessed, register a model. Exits with 1 if it is not blessed."""
+    from pipelines.reports import report_of
+
     settings: Settings = ctx.obj
     record = launch(settings.workspace, model, known_at_us=parse_instant(known_at) if known_at else None, seed=seed)
     console.print(render_run(record))
+    console.print(f"report: {report_of(settings.workspace, record.run_id)}", soft_wrap=True)
     if record.status == "not blessed":
         raise typer.Exit(1)
 
@@ -128,7 +131,7 @@ def launch(workspace: Workspace, model: str, *, known_at_us: int | None = None, 
     """Run the compiled training pipeline with a progress display on stderr; returns the finished record.
 
     Args:
-        known_at_us: UTC microseconds; the newest ingest_time of the model's event log where None.
+        known_at_us: UTC microseconds; the newest ingest_time of the model's event log where None or 0.
     Raises:
         PlumblineError: the model is unknown, its log is empty, the compiled pipeline is stale, or a step failed.
     """
