@@ -115,11 +115,14 @@ class FoldPartition(beam.DoFn):
     def _follow(self, announced: Announced) -> Iterator[Folded]:
         fold = self._fold_of(announced.partition)
         while fold.position.log_offset + 1 < announced.end_offset:
+            before = fold.position
             done = fold.fold_next(self._job.micro_batch, announced.looked_us)
             if done:
                 self._job.report(done)
                 self._deliver(done)
                 yield done
+            elif fold.position == before:
+                return  # the log's end was an append that a crash had torn: there is nothing more to read
         if fold.position.as_of_us < announced.looked_us:
             fold.advance(announced.looked_us)
 

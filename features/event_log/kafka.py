@@ -3,7 +3,7 @@
 The partition is always given, never left to a client's default: librdkafka's CRC-32 and Java's murmur2 differ.
 ``event_time`` is an integer, UTC microseconds; ingest_time is the message's timestamp, in Kafka whole milliseconds. Where
 producers other than ``append`` write to the topic, let the broker stamp (``message.timestamp.type=LogAppendTime``),
-because clocks disagree.
+because clocks disagree. Offsets must be dense: no transactions, no compaction of the topic.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from parity.adversarial import draw_events, to_table
@@ -20,8 +21,10 @@ from features.event_log.files import FileLog
 from features.event_log.port import STAMPED
 from features.events import deduplicate
 from features.layout import MAX_FUTURE_S, US_PER_S
+from features.online.addresses import ViewVersion
+from features.online.addresses import open_store as open_store_at
 from features.online.lmdb import LmdbStore
-from features.online.store import CommitConflict, Watermark
+from features.online.store import CommitConflict, OnlineStore, Watermark
 from features.partitions import partition_of
 from features.rows import event_schema
 from features.stream_fold import ShardFold
@@ -78,7 +81,7 @@ def open_store(folder: Path) -> LmdbStore:
     )
 
 
-def start(log: FileLog, store: LmdbStore, partition: int) -> ShardFold:
+def start(log: FileLog, store: OnlineStore, partition: int) -> ShardFold:
     return ShardFold(log, store, CATALOG, VIEW, partition, no_history)
 
 
@@ -148,6 +151,29 @@ def test_a_paused_writer_cannot_write_once_another_has_taken_over(log: FileLog, 
             paused.fold_next(50, NOW_US)
         assert store.watermark(0) == before
         assert heir.fold_next(50, NOW_US)
+
+
+def test_a_store_that_lost_its_last_commits_is_caught_up_from_its_own_offset(
+    log: FileLog, expected: dict[str, bytes], redis_url: str
+) -> None:
+    version = ViewVersion.of(CATALOG, VIEW)
+    with open_store_at(redis_url, version, create=True) as store, redis.Redis.from_url(redis_url) as server:
+        writer = start(log, store, 0)
+        writer.fold_next(100, NOW_US)
+        kept = {key: server.dump(key) for key in server.scan_iter()}
+        writer.fold_next(100, NOW_US)
+        ahead = writer.position
+        # The server comes back with what it had saved: states and position of an earlier moment, as one.
+        server.flushdb()
+        for key, value in kept.items():
+            server.restore(key, 0, value)
+        assert writer.fold_next(100, NOW_US) is None
+        assert writer.position.log_offset < ahead.log_offset
+        assert writer.position.epoch > ahead.epoch
+        while writer.fold_next(100, NOW_US):
+            pass
+        names = [name for name, place in zip(expected, partition_of(list(expected), PARTITIONS), strict=True) if place == 0]
+        assert dict(zip(names, store.get_many(names).states, strict=True)) == {name: expected[name] for name in names}
 
 
 def test_a_store_ahead_of_its_log_is_refused(log: FileLog, tmp_path: Path) -> None:
