@@ -19,7 +19,7 @@ from benchmarks import finished_reads, state_reads  # noqa: E402 - TensorFlow an
 from benchmarks.state_reads import Reads  # noqa: E402
 
 Aims = list[tuple[str, str, bool]]
-"""What was aimed at, what was measured, whether it was reached."""
+"""What was aimed at, what was measured, whether it was reached: a ratio by wall time and by processor time, both."""
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def show_redis(console: Console, url: str) -> Aims:
         if batch == 1:
             aims.append((f"Redis, {size} bytes, single: p99 < 1 ms", f"{ours.p99_s * 1e3:.3f} ms", ours.p99_s < 1e-3))
             continue
-        aims.append((f"Redis, {size} bytes, batch {batch}: >= 0.8x raw", f"{wall:.2f}x, CPU {cpu:.2f}x", wall >= 0.8))
+        aims.append((f"Redis, {size} bytes, batch {batch}: >= 0.8x raw", f"{wall:.2f}x, CPU {cpu:.2f}x", min(wall, cpu) >= 0.8))
         if (size, batch) == (400, 500):
             aims.append(("Redis, 400 bytes, batch 500: >= 500,000 /s", rate(ours, batch), batch / ours.p50_s >= 500_000))
     console.print(table)
@@ -110,7 +110,7 @@ def show_finished(console: Console, url: str, folder: Path) -> Aims:
             )  # fmt: skip
             if batch > 1:
                 name = f"100 features of {batch} entities from {tiles} tiles, {form}: >= 50x Feast"
-                aims.append((name, f"{wall:.1f}x, CPU {cpu:.1f}x", wall >= 50))
+                aims.append((name, f"{wall:.1f}x, CPU {cpu:.1f}x", min(wall, cpu) >= 50))
     console.print(table)
     return aims
 
