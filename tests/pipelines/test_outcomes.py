@@ -11,7 +11,10 @@ import pytest
 from planted.shop import Law, plant_shop
 
 from features.workspace import Workspace
-from models.versions import list_versions
+from models.aliases import champion_of, history, list_aliases
+from models.card import read_card
+from models.evaluation import CHAMPION
+from models.versions import list_versions, load
 from pipelines.errors import StepFailed
 from pipelines.records import RunRecord, list_records
 from pipelines.reports import report_of
@@ -136,3 +139,59 @@ def corrupt_column(path: Path, column: str) -> None:
         ~byte & 0xFF for byte in content[start : start + chunk.total_compressed_size]
     )
     path.write_bytes(content)
+
+
+Twice = tuple[Workspace, RunRecord, RunRecord]
+
+
+@pytest.fixture(scope="module")
+def twice(blessed: tuple[Workspace, RunRecord], tmp_path_factory: pytest.TempPathFactory) -> Twice:
+    """The blessed run, and another one on the same snapshot with another seed."""
+    folder = tmp_path_factory.mktemp("twice") / "workspace"
+    shutil.copytree(blessed[0].root, folder)
+    workspace = Workspace(folder)
+    return workspace, blessed[1], launch(workspace, MODEL, seed=8)
+
+
+def test_a_run_on_an_unchanged_snapshot_keeps_the_champion_and_leaves_a_candidate(
+    twice: Twice,
+) -> None:
+    workspace, first, second = twice
+    assert (first.registered_version, second.registered_version) == (1, 2)
+    assert champion_of(workspace, MODEL) == 1
+    assert load(workspace, MODEL).version == 1
+    assert {entry.alias: entry.to_version for entry in list_aliases(workspace, MODEL)} == {"champion": 1, "candidate": 2}
+    assert "champion version 1 kept: gain " in history(workspace, MODEL)[0].why
+
+
+def test_the_champion_is_asked_by_the_network_that_knows_no_answers(twice: Twice) -> None:
+    _, first, second = twice
+    about = second.evaluation["champion"]
+    assert (about["version"], about["network"], about["overlaps"]) == (1, "evaluated", False)
+    # The same rows, the same recipe, the network that the first run's gate judged: its figures are those of the first run.
+    before, now = first.evaluation["candidates"]["network"], second.evaluation["candidates"][CHAMPION]
+    assert now["auc"]["value"] == pytest.approx(before["auc"]["value"], abs=1e-6)
+
+
+def test_lineage_names_data_code_and_the_champion_that_was_judged_against(
+    twice: Twice,
+) -> None:
+    workspace, first, second = twice
+    lineages = [load(workspace, MODEL, number).lineage for number in (1, 2)]
+    assert all(lineage is not None for lineage in lineages)
+    one, two = (lineage for lineage in lineages if lineage is not None)
+    assert (one.parent_champion, two.parent_champion) == (None, 1)
+    assert (one.seed, two.seed) == (7, 8)
+    assert one.tables == two.tables == {"events/customer": 1, "profiles/address": -1}
+    assert one.known_at_us == two.known_at_us == one.log_end_us
+    assert set(one.code) == set(first.code)
+    assert one.code["package"] == first.code["package"]
+    assert load(workspace, MODEL, 2).run_id == second.run_id
+
+
+def test_the_card_of_each_version_lies_beside_it(twice: Twice) -> None:
+    workspace, _, _ = twice
+    first, second = (read_card(load(workspace, MODEL, number), "markdown") for number in (1, 2))
+    assert "**Status:** blessed and promoted; it is the first champion of this model" in first
+    assert "**Status:** blessed; the champion was kept" in second
+    assert "Champion version 1 was scored by its evaluated network, because its served one has learned from outcomes" in second
