@@ -37,9 +37,9 @@ MICRO_BATCH = 60
 ARRIVAL_S = 0.002
 """Time from one event to the next while a stream lives."""
 
-# A child is forked from a process that has imported everything: the time to the next kill is spent folding.
+# A child is forked from a process that has imported what takes long: the time to the next kill is spent folding.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["e2e.killing"])
+PROCESSES.set_forkserver_preload(["transforms.materialize", "transforms.stream"])
 
 
 @dataclass(frozen=True)
