@@ -41,7 +41,7 @@ def describe_score(reply: dict[str, Any]) -> list[str]:
         lines.append("outcome within " + ", ".join(f"{name}: {value:.4f}" for name, value in prediction["within"].items()))
     explanation = prediction["explanation"]
     gap = prediction["score"] - explanation["base"]
-    lines.append(f"why: the mean training row would score {explanation['base']:.6f}; this one is {gap:+.6f} from that:")
+    lines.append(f"why: {gap:+.6f} from {explanation['base']:.6f}, which the mean training row would score")
     return lines
 
 
@@ -68,10 +68,15 @@ def describe_values(signal: str, values: dict[str, Any]) -> str:
     """``count_7d 3, count_30d 9``: names without the signal's own, and no more than fit."""
     words = []
     for name, value in values.items():
-        shown = value if isinstance(value, str) else f"{value:g}"
-        words.append(str(shown) if name == signal else f"{name.removeprefix(f'{signal}_')} {shown}")
+        shown = value if isinstance(value, str) else describe_number(value)
+        words.append(shown if name == signal else f"{name.removeprefix(f'{signal}_')} {shown}")
     more = [f"and {len(words) - MOST_VALUES} more"] if len(words) > MOST_VALUES else []
     return ", ".join([*words[:MOST_VALUES], *more])
+
+
+def describe_number(value: float) -> str:
+    """Whole numbers whole, with commas; others to six figures."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.6g}"
 
 
 def tabulate_features(features: dict[str, float | None]) -> Any:
@@ -81,7 +86,7 @@ def tabulate_features(features: dict[str, float | None]) -> Any:
     table = Table("finished feature", "value")
     table.columns[1].justify = "right"
     for name, value in features.items():
-        table.add_row(name, "" if value is None else f"{value:g}")
+        table.add_row(name, "" if value is None else describe_number(value))
     return table
 
 

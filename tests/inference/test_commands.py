@@ -56,7 +56,7 @@ def test_score_says_why_within_80_columns(plumb: Any, served: Any) -> None:
     assert done.returncode == 0, done.stderr
     # 50 records: sessions add 49 / 8, the platform "unknown" 7 / 1024.
     assert "outcome within 7d: 1.5642, 30d: 6.2568" in done.stdout
-    assert "would score 0.125000; this one is +6.131836" in " ".join(done.stdout.split())
+    assert "why: +6.131836 from 0.125000, which the mean training row would score" in done.stdout
     rows = [line.split("│")[1:-1] for line in done.stdout.splitlines() if "raises" in line]
     assert [[cell.strip() for cell in row] for row in rows] == [
         ["sessions", "▲ raises", "+6.125000", "records 50, letters 7"],

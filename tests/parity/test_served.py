@@ -7,7 +7,11 @@ read five thousand times more.
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +24,15 @@ from numpy.typing import NDArray
 from parity.oracle import SECOND_US
 from parity.pairs import Pair
 from parity.paths import Scenario
-from parity.served import MODEL, draw_reads, fill_log, platform_of, serving, train_and_register, training_rows
+from parity.served import MODEL, ROOT, draw_reads, fill_log, platform_of, serving, train_and_register, training_rows
 
 from features.online.lmdb import LmdbStore
 from features.workspace import Workspace
 from transforms.materialize import materialize
+from transforms.plan import plan_graph
 
 READS_AT_EACH_TIME = 5_000
+EXPLAINED = 20
 BATCH_SIZES = (1, 2, 3, 7, 16, 17, 64, 500, 1_000)
 OUTPUTS = ("integers", "finished", "transformed")
 
@@ -46,6 +52,10 @@ class Line:
     """Of the running server: integers, finished, transformed, score."""
     stored: list[bytes]
     """State bytes in the store at the time of reading."""
+    explained: list[dict[str, Any]]
+    """Predictions with explanations, of the last ``EXPLAINED`` reads."""
+    shown: str
+    """What ``plumb score`` printed for the last read, 80 columns wide."""
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +77,27 @@ def line(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Line:
                 materialize(workspace, scenario.catalog, scenario.view, as_of_us=at)
             stored += stored_states(workspace, scenario, reads[number])
             replies += ask(url, reads[number], first=number * READS_AT_EACH_TIME)
+        last = [
+            {"entity_id": read.entity_id, "now": read.now_us, "platform": platform_of(len(all_reads) - EXPLAINED + row)}
+            for row, read in enumerate(all_reads[-EXPLAINED:])
+        ]
+        body = {"instances": last, "parameters": {"explain": True}}
+        explained = httpx.post(f"{url}/v1/models/{MODEL}:predict", json=body, timeout=60).json()["predictions"]
+        shown = score_on_the_screen(url, last[-1])
     served = {name: np.concatenate([reply[name] for reply in replies]) for name in (*OUTPUTS, "score")}
-    return Line(scenario, all_reads, as_of_us, trained_outputs(scratch), rows["state"].to_pylist(), served, stored)
+    return Line(
+        scenario, all_reads, as_of_us, trained_outputs(scratch), rows["state"].to_pylist(), served, stored, explained, shown
+    )
+
+
+def score_on_the_screen(url: str, asked: dict[str, Any]) -> str:
+    """What ``plumb score`` prints for one read."""
+    moment = datetime.fromtimestamp(asked["now"] / SECOND_US, UTC).isoformat()
+    command = [sys.executable, "-c", "from plumb.app import main; main()", "score", MODEL, "--url", url, "--now", moment]
+    command += ["--user", asked["entity_id"], "--field", f"platform={asked['platform']}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout
 
 
 def as_of_times(scenario: Scenario) -> list[int]:
@@ -178,6 +207,30 @@ def test_floats_are_those_of_the_training_job_bit_for_bit(line: Line, output: st
 def test_scores_are_those_of_the_network_within_one_in_a_million(line: Line) -> None:
     assert np.abs(line.served["score"] - line.trained["score"]).max() <= 1e-6
     assert line.served["score"].std() > 0.01, "a network that answers one number proves nothing"
+
+
+def test_contributions_add_up_to_the_score_that_was_served(line: Line) -> None:
+    groups = plan_graph(line.scenario.catalog, line.scenario.view).transformed_groups
+    for prediction, score in zip(line.explained, line.served["score"][-EXPLAINED:], strict=True):
+        entries = prediction["explanation"]["contributions"]
+        assert {entry["signal"] for entry in entries} == set(groups)
+        sizes = [abs(entry["contribution"]) for entry in entries]
+        assert sizes == sorted(sizes, reverse=True)
+        total = sum(entry["contribution"] for entry in entries)
+        assert total == pytest.approx(score - prediction["explanation"]["base"], abs=2e-6)
+        assert prediction["score"] == pytest.approx(score, abs=1e-6)
+
+
+def test_plumb_score_shows_the_same_within_80_columns(line: Line) -> None:
+    prediction = line.explained[-1]
+    assert f"score {prediction['score']:.4f}" in line.shown
+    top = prediction["explanation"]["contributions"][0]
+    (row,) = [
+        text for text in line.shown.splitlines() if text.startswith(f"│ {top['signal']} ") and ("▲" in text or "▼" in text)
+    ]
+    assert top["direction"] in row
+    assert f"{top['contribution']:+.4f}" in row
+    assert max(map(len, line.shown.splitlines())) <= 80
 
 
 def test_the_reads_reach_every_feature(line: Line) -> None:
