@@ -70,6 +70,7 @@ def stream(  # noqa: PLR0913 - a command's options
 
     if catalog is None:
         raise typer.BadParameter("name a catalog", param_hint="--catalog")
+    on_stop(request_stop)
     settings: Settings = ctx.obj
     declared = load_catalog(catalog)
     entry = _view_of(declared, view)
@@ -80,7 +81,6 @@ def stream(  # noqa: PLR0913 - a command's options
         clear_progress(settings.workspace.stream_status(entry.key))
     with _watching(feed, compact_s) if whole else nullcontext():
         if workers == 1:
-            on_stop(request_stop)
             run(feed, chosen, runner=runner, until_caught_up=until_caught_up, micro_batch=micro_batch)
             return
         _open_log(feed).close()  # made once, before several processes look for it

@@ -56,23 +56,30 @@ def run_workers(commands: Sequence[Sequence[str]]) -> int:
     processes = [subprocess.Popen([*entry, *command]) for command in commands]
 
     def stop() -> None:
+        request_stop()
         for process in processes:
             if process.poll() is None:
                 process.terminate()
 
+    def failure() -> int:
+        """Exit code of a worker that failed; one that was told to end before it could listen has not."""
+        codes = [process.returncode for process in processes if process.returncode]
+        return next((code for code in codes if not (stop_requested() and code == -signal.SIGTERM)), 0)
+
     on_stop(stop)
     failed = 0
     try:
-        while any(process.poll() is None for process in processes):
-            failed = failed or next((process.returncode for process in processes if process.returncode), 0)
-            if failed:
-                stop()
-                break
+        if stop_requested():
+            stop()
+        while any(process.poll() is None for process in processes) and not failed:
+            failed = failure()
             time.sleep(POLL_S)
+        if failed:
+            stop()
         for process in processes:
             process.wait(STOP_TIMEOUT_S)
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    return failed or next((process.returncode for process in processes if process.returncode), 0)
+    return failed or failure()
