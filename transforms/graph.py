@@ -23,6 +23,7 @@ Tensors = dict[str, tf.Tensor]
 
 ROW_MULTIPLE: Final = 16
 QUANTILES: Final = 10
+MAX_DEVIATIONS: Final = 8.0
 _MAX_RECORDS_BITS: Final = 24
 _NOW_COLUMNS: Final = 8
 
@@ -221,14 +222,16 @@ def _shrink(plan: GraphPlan, ratio: Ratio, shrink: Shrinkage, outputs: Tensors, 
 
 
 def _scale(columns: tf.Tensor) -> tf.Tensor:
-    """Each column less its training mean, over its training deviation; a constant column becomes 0.
+    """Each column less its training mean, over its training deviation, within ``MAX_DEVIATIONS``; a constant one becomes 0.
 
+    A column that hardly varied in training would otherwise outweigh all others once it does.
     Multiplies by the reciprocal instead of dividing: TensorFlow's optimiser rewrites a division by a constant in some
     loaders and not in others, and the last bits would differ.
     """
     mean = tft.mean(columns, reduce_instance_dims=False)
     variance = tft.var(columns, reduce_instance_dims=False)
-    return (columns - mean) * tf.where(variance > 0, tf.math.reciprocal(tf.sqrt(variance)), tf.ones_like(variance))
+    scaled = (columns - mean) * tf.where(variance > 0, tf.math.reciprocal(tf.sqrt(variance)), tf.ones_like(variance))
+    return tf.clip_by_value(scaled, -MAX_DEVIATIONS, MAX_DEVIATIONS)
 
 
 def _quantile_ranks(plan: GraphPlan, finished: tf.Tensor) -> tf.Tensor:

@@ -214,6 +214,12 @@ def test_transformed_columns_are_scaled_by_the_train_split_alone(fitted: Path) -
     assert [cold[f"platform_{rank}"] for rank in ("0", "1", "other")] == [0, 0, 1]
 
 
+def test_a_column_that_never_varied_in_training_cannot_outweigh_the_others(fitted: Path) -> None:
+    """The offset was the same in every row; a billion minutes lie ln(1e9) - ln(331) = 14.9 from it: more than 8."""
+    outputs = load_finisher(fitted / "model" / "saved_model", PLAN)(rows([WARM], offset_minutes=10**9))
+    assert dict(zip(PLAN.transformed_names, outputs["transformed"][0].tolist(), strict=True))["offset_minutes"] == 8
+
+
 def test_batch_and_serving_agree_to_the_bit_at_any_batch_size(fitted: Path) -> None:
     written = pq.read_table(fitted / "graph" / "features.parquet")
     batch = np.array(written["transformed"].combine_chunks().values).reshape(len(written), -1)
