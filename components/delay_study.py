@@ -55,7 +55,9 @@ class Plan:
     unit: NDArray[np.int64]
 
 
-def study_delays(workspace: Workspace, model: str, cutoff_us: int, folder: Path, *, days: int, seed: int) -> dict[str, Any]:
+def study_delays(  # noqa: PLR0913 - what, when, where to, and three bounds
+    workspace: Workspace, model: str, cutoff_us: int, folder: Path, *, days: int, seed: int, history_days: int | None = None
+) -> dict[str, Any]:
     """Train a model's network in each way on what was known at a cutoff, and compare.
 
     Args:
@@ -64,6 +66,7 @@ def study_delays(workspace: Workspace, model: str, cutoff_us: int, folder: Path,
         folder: gets the rows and the fitted graph.
         days: rows drawn within so many days before the cutoff are judged, as far as they are held out.
         seed: of networks and bootstrap.
+        history_days: rows drawn longer before the cutoff are not learned from; None learns from all.
     Returns:
         ``rows``, ``units``, ``share`` (of label 1), ``ways``: for each of ``WAYS`` the figures ``log_loss`` and ``auc``, and
         ``mean_score``; but for the hazard also ``gain``, a figure: by how much the hazard's log loss is lower.
@@ -81,6 +84,9 @@ def study_delays(workspace: Workspace, model: str, cutoff_us: int, folder: Path,
     end_us = pc.max(log["ingest_time"].cast(pa.int64())).as_py()
     final = label_rows(events, spec.label, sample.entity_ids, sample.now_us, known_at_us=end_us, touch=sample.touch)
     plan = split_rows(spec, sample, final, cutoff_us, days=days)
+    if history_days is not None:
+        new = sample.now_us > cutoff_us - history_days * DAY_S * US_PER_S
+        plan = replace(plan, learned=plan.learned & new, held_out=plan.held_out & new)
     rows = read_delayed_rows(folder / "graph" / "features.parquet")
     scores = dict(score_ways(spec, rows, plan, seed=seed))
     return compare(plan, scores, seed=seed)

@@ -34,6 +34,9 @@ def delays(
     model: Annotated[str, typer.Argument(help="Name of a model spec that learns by a hazard.")],
     cutoff: Annotated[list[str], typer.Option("--cutoff", metavar="TIME", help=CUTOFF_HELP)],
     days: Annotated[int, typer.Option("--days", min=1, help="Judge rows of so many days before the cutoff.")] = 60,
+    history_days: Annotated[
+        int | None, typer.Option("--history-days", min=1, help="Learn from rows of so many days before the cutoff alone.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, shuffling and bootstrap.")] = 0,
 ) -> None:
     """Compare the ways to learn from labels that are still open, on rows drawn shortly before past cutoffs.
@@ -48,7 +51,9 @@ def delays(
     for text, cutoff_us in cutoffs_us:
         status.print(f"learning in {len(NAMES)} ways from what was known at {text}; this takes minutes")
         with TemporaryDirectory() as folder, native_log(settings.workspace.root / NATIVE_LOG):
-            study = study_delays(settings.workspace, model, cutoff_us, Path(folder), days=days, seed=seed)
+            study = study_delays(
+                settings.workspace, model, cutoff_us, Path(folder), days=days, seed=seed, history_days=history_days
+            )
         console.print(table_of(f"{model}, {days} days before {text}", study))
 
 
