@@ -18,6 +18,7 @@ from parity.adversarial import draw_events, to_table
 from features.catalogs import load_catalog
 from features.codec import body_of
 from features.event_log.compaction import BatchHistory, compact
+from features.event_log.kafka import KafkaLog
 from features.event_log.port import STAMPED, EventLog
 from features.layout import US_PER_S
 from features.online.addresses import ViewVersion, open_store
@@ -138,6 +139,11 @@ def follow(stream: Stream, until_caught_up: bool) -> None:
         PARTITIONS,
         until_caught_up=until_caught_up,
     )
+
+
+def open_kafka(servers: str, topic: str) -> EventLog:
+    """A topic stamped by its writer. A function, because Beam pickles class methods by value."""
+    return KafkaLog.create(servers, topic, len(PARTITIONS), stamped_by="writer")
 
 
 def now_us() -> int:

@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from e2e.killing import CATALOG, PARTITIONS, Stream, assert_equal_to_batch, run_and_kill
+from e2e.killing import CATALOG, Stream, assert_equal_to_batch, open_kafka, run_and_kill
 
 from features.event_log.compaction import open_live_log
-from features.event_log.kafka import KafkaLog
 from features.workspace import Workspace
 
 KILLS = 20
@@ -25,7 +24,7 @@ def test_a_stream_killed_twenty_times_ends_with_the_bytes_of_the_batch(
     open_log = partial(open_live_log, workspace, CATALOG, "user", durability="process")
     if log == "kafka":
         servers = request.getfixturevalue("kafka_server")
-        open_log = partial(KafkaLog.create, servers, uuid.uuid4().hex, len(PARTITIONS), stamped_by="writer")
+        open_log = partial(open_kafka, servers, uuid.uuid4().hex)
     address = request.getfixturevalue("redis_url") if store == "redis" else str(tmp_path / "streamed")
     stream = Stream(workspace, open_log, address, kills=KILLS, seed=11, users=USERS)
     assert run_and_kill(stream) >= KILLS // 2
