@@ -6,8 +6,8 @@ form: a held-out row's own partial label would give its answer away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -45,31 +45,37 @@ class Plan:
     Attributes:
         learned, held_out, judged: (n,) flags; no unit of a judged row is learned from or held out.
         label: final labels of the judged rows, 0 or 1.
-        unit: codes of the judged rows' units, which the bootstrap draws.
+        unit: names of the judged rows' units, which the bootstrap draws.
     """
 
     learned: Flags
     held_out: Flags
     judged: Flags
     label: NDArray[np.int8]
-    unit: NDArray[np.int64]
+    unit: NDArray[np.str_]
 
 
-def study_delays(  # noqa: PLR0913 - what, when, where to, and three bounds
+@dataclass(frozen=True)
+class Judged:
+    """Rows of one cutoff or of several: (n,) final labels, names of units, and the scores of each way."""
+
+    label: NDArray[np.int8]
+    unit: NDArray[np.str_]
+    scores: dict[str, Floats]
+
+
+def judge_ways(  # noqa: PLR0913 - what, when, where to, and three bounds
     workspace: Workspace, model: str, cutoff_us: int, folder: Path, *, days: int, seed: int, history_days: int | None = None
-) -> dict[str, Any]:
-    """Train a model's network in each way on what was known at a cutoff, and compare.
+) -> Judged:
+    """Train a model's network in each way on what was known at a cutoff, and score rows that were open then.
 
     Args:
         model: of a spec that learns by a hazard, whose delay buckets are used.
         cutoff_us: UTC microseconds; no event ingested later is learned from.
         folder: gets the rows and the fitted graph.
         days: rows drawn within so many days before the cutoff are judged, as far as they are held out.
-        seed: of networks and bootstrap.
+        seed: of the networks.
         history_days: rows drawn longer before the cutoff are not learned from; None learns from all.
-    Returns:
-        ``rows``, ``units``, ``share`` (of label 1), ``ways``: for each of ``WAYS`` the figures ``log_loss`` and ``auc``, and
-        ``mean_score``; but for the hazard also ``gain``, a figure: by how much the hazard's log loss is lower.
     Raises:
         EvaluationError: the spec learns in another way, or what happened is not known by the end of the log.
     """
@@ -88,8 +94,7 @@ def study_delays(  # noqa: PLR0913 - what, when, where to, and three bounds
         new = sample.now_us > cutoff_us - history_days * DAY_S * US_PER_S
         plan = replace(plan, learned=plan.learned & new, held_out=plan.held_out & new)
     rows = read_delayed_rows(folder / "graph" / "features.parquet")
-    scores = dict(score_ways(spec, rows, plan, seed=seed))
-    return compare(plan, scores, seed=seed)
+    return Judged(plan.label, plan.unit, dict(score_ways(spec, rows, plan, seed=seed)))
 
 
 def split_rows(spec: ModelSpec, sample: Sample, final: pa.Table, cutoff_us: int, *, days: int) -> Plan:
@@ -117,16 +122,15 @@ def split_rows(spec: ModelSpec, sample: Sample, final: pa.Table, cutoff_us: int,
     open_units = set(np.array(units)[judged].tolist())
     apart = np.array([unit in open_units for unit in units])
     label = final["label"].filter(pa.array(judged)).to_numpy().astype(np.int8)
-    unit = np.unique(np.array(units)[judged], return_inverse=True)[1].astype(np.int64)
     held_out = hold_out_rows(spec, sample.entity_ids, now_us)
-    return Plan(~apart & ~held_out, ~apart & held_out, judged, label, unit)
+    return Plan(~apart & ~held_out, ~apart & held_out, judged, label, np.array(units)[judged])
 
 
 def score_ways(spec: ModelSpec, rows: DelayedRows, plan: Plan, *, seed: int) -> Iterator[tuple[str, Floats]]:
     """(n,) scores of the judged rows by a network of each way; all have the same rows to learn from, cold copies left out."""
     drawn = len(plan.judged)
     inputs, now_s = rows.transformed[:drawn], rows.now_s[:drawn]
-    known = Knowledge(*(values[:drawn] for values in (rows.known.observed_s, rows.known.outcome_s, rows.known.known_s)))
+    known = Knowledge(*(getattr(rows.known, field.name)[:drawn] for field in fields(Knowledge)))
     for way in WAYS:
         # The naive way takes a row for answered whatever its age.
         believed = replace(known, observed_s=np.full(drawn, np.inf)) if way == NAIVE else known
@@ -137,20 +141,32 @@ def score_ways(spec: ModelSpec, rows: DelayedRows, plan: Plan, *, seed: int) -> 
         yield way, predict(network, inputs[plan.judged])
 
 
-def compare(plan: Plan, scores: dict[str, Floats], *, seed: int) -> dict[str, Any]:
-    """Figures of each way with intervals, and what the hazard gains over each."""
-    weights = bootstrap.draw_weights(plan.unit, RESAMPLES, seed=seed)
-    losses = {way: bootstrap.log_loss(plan.label, score, weights) for way, score in scores.items()}
+def pool(parts: Sequence[Judged]) -> Judged:
+    """The judged rows of several cutoffs as one set; a unit that was judged at two of them stays one unit."""
+    scores = {way: np.concatenate([part.scores[way] for part in parts]) for way in parts[0].scores}
+    return Judged(np.concatenate([part.label for part in parts]), np.concatenate([part.unit for part in parts]), scores)
+
+
+def compare(judged: Judged, *, seed: int) -> dict[str, Any]:
+    """Figures of each way with intervals, and what the hazard gains over each.
+
+    Returns:
+        ``rows``, ``units``, ``share`` (of label 1), ``ways``: for each of ``WAYS`` the figures ``log_loss`` and ``auc``, and
+        ``mean_score``; but for the hazard also ``gain``, a figure: by how much the hazard's log loss is lower.
+    """
+    unit = np.unique(judged.unit, return_inverse=True)[1].astype(np.int64)
+    weights = bootstrap.draw_weights(unit, RESAMPLES, seed=seed)
+    losses = {way: bootstrap.log_loss(judged.label, score, weights) for way, score in judged.scores.items()}
     ways = {}
-    for way, score in scores.items():
+    for way, score in judged.scores.items():
         ways[way] = {
             "log_loss": bootstrap.interval_of(losses[way]),
-            "auc": bootstrap.interval_of(bootstrap.auc(plan.label, score, weights)),
+            "auc": bootstrap.interval_of(bootstrap.auc(judged.label, score, weights)),
             "mean_score": float(score.mean()),
         }
         if way != HAZARD:
             ways[way]["gain"] = bootstrap.interval_of(losses[way] - losses[HAZARD])
-    return {"rows": len(plan.label), "units": int(plan.unit.max()) + 1, "share": float(plan.label.mean()), "ways": ways}
+    return {"rows": len(unit), "units": int(unit.max()) + 1, "share": float(judged.label.mean()), "ways": ways}
 
 
 def _require_hazard(spec: ModelSpec) -> ModelSpec:

@@ -135,18 +135,21 @@ LABEL_FIELDS: Final = (
     pa.field("observed_until", TIME, nullable=False),
     pa.field("outcome_time", TIME),
     pa.field("outcome_known_time", TIME),
+    pa.field("closed_time", TIME),
 )
 """What was known of a row's outcome by ``known_at``.
 
 ``matured`` is false where the horizon had not passed; ``label`` is then null. ``observed_until`` is the last instant whose
 events are surely in. ``outcome_time`` is the event_time of the first outcome within the horizon that counts, also of a row
-that has not matured, and ``outcome_known_time`` its ingest_time; null where none was known.
+that has not matured, and ``outcome_known_time`` its ingest_time; null where none was known. ``closed_time`` is the event_time
+of what ended the wait within the horizon; null where nothing did.
 """
 
 EARLIER_LABEL_FIELDS: Final = (
     pa.field("earlier_observed_until", TIME),
     pa.field("earlier_outcome_time", TIME),
     pa.field("earlier_outcome_known_time", TIME),
+    pa.field("earlier_closed_time", TIME),
 )
 """The same as known when the test's rows begin, which is all that an evaluated model may have learned from; null in rows
 drawn later than that. An outcome known then may have been voided since, so the later columns cannot tell."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from features.layout import DAY_S
-from models.specs import Attribution, CutoffPlan, LabelSpec, Learning, ModelSpec, Population
+from models.specs import Attribution, Closing, CutoffPlan, LabelSpec, Learning, ModelSpec, Population
 
 HORIZON_S: Final = 180 * DAY_S
 
@@ -14,13 +14,14 @@ CANCELLATION: Final = ModelSpec(
     title="booking is cancelled within 180 days",
     catalog="hotel_bookings",
     view="agent",
-    # Arrival ends the time in which a booking can be cancelled; the lead time, which every request states, tells when.
+    # Arrival ends the time in which a booking can be cancelled.
     label=LabelSpec(
         outcome=("cancelled",),
         horizon_s=HORIZON_S,
         positive="occurs",
         label_delay_s=DAY_S,
         attribution=Attribution(touches=("booking",), window_s=HORIZON_S, match="booking"),
+        closing=Closing(("arrived",), match="booking"),
     ),
     population=Population(entered_by=("booking",)),
     cutoffs=CutoffPlan(every_s=30 * DAY_S, rows_at_most=60_000, at_events=("booking",)),

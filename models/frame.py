@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 Matrix = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-OUTCOME_COLUMNS: Final = ("observed_until", "outcome_time", "outcome_known_time")
+OUTCOME_COLUMNS: Final = ("observed_until", "outcome_time", "outcome_known_time", "closed_time")
 COLUMNS: Final = ("entity_id", "label", "matured", "split", "finished", "transformed")
 
 
@@ -105,11 +105,13 @@ class Knowledge:
         observed_s: (n,) up to when outcomes were surely known; infinite in rows that were not drawn by then.
         outcome_s: (n,) when the first outcome within the horizon happened; infinite where none was known.
         known_s: (n,) when that was known; infinite likewise.
+        closed_s: (n,) from when no outcome can follow; infinite where none is known to be ruled out.
     """
 
     observed_s: Floats
     outcome_s: Floats
     known_s: Floats
+    closed_s: Floats
 
 
 @dataclass(frozen=True)

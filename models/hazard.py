@@ -45,9 +45,14 @@ class Hazard:
         return len(self.edges_s)
 
     def teach(self, transformed: Matrix, now_s: Floats, known: Knowledge, rows: Flags) -> Lessons:
-        """Rows that were observed to the end of the first bucket at least; (m, 2K): happened in bucket, was at risk in it."""
-        rows = rows & (known.observed_s >= self.edges_s[0])
-        happened, at_risk = fill_buckets(known.outcome_s[rows], known.observed_s[rows], self.edges_s)
+        """Rows that were observed to the end of the first bucket at least; (m, 2K): happened in bucket, was at risk in it.
+
+        What happens to a closed row up to the horizon is known: nothing. Whether a row closes must hang on its features
+        alone (a booking's lead time), as with any censoring.
+        """
+        observed_s = np.where(np.isfinite(known.closed_s), np.inf, known.observed_s)
+        rows = rows & (observed_s >= self.edges_s[0])
+        happened, at_risk = fill_buckets(known.outcome_s[rows], observed_s[rows], self.edges_s)
         return Lessons(transformed[rows], np.concatenate([happened, at_risk], axis=1).astype(np.float32))
 
     def losses(self, targets: Any, logits: Any) -> Any:

@@ -72,13 +72,15 @@ def label_rows(
         "observed_until": pa.array(np.clip(known_at_us - delay_us, now_us, now_us + horizon_us)),
         "outcome_time": first["event_us"].to_arrow(),
         "outcome_known_time": first["ingest_us"].to_arrow(),
+        "closed_time": _closing_times(log, label, owner, now_us).to_arrow(),
     }
     return pa.table([columns[field.name].cast(field.type) for field in LABEL_FIELDS], schema=pa.schema(LABEL_FIELDS))
 
 
 def label_attributes(label: LabelSpec) -> tuple[str, ...]:
     """Attributes that ``label_rows`` reads from events."""
-    matches = [entry.match for entry in (label.exclusion, label.attribution) if entry is not None and entry.match]
+    parts = (label.exclusion, label.attribution, label.closing)
+    matches = [entry.match for entry in parts if entry is not None and entry.match]
     return tuple(dict.fromkeys([condition.attribute for condition in label.where] + matches))
 
 
@@ -131,6 +133,27 @@ def population_at(
         belongs &= (age_us <= population.active_within_s * US_PER_S).fill_null(value=False)
     known: NDArray[np.bool_] = belongs.to_numpy()
     return known
+
+
+def _closing_times(log: pl.DataFrame, label: LabelSpec, owner: pl.Series, now_us: Ints) -> pl.Series:
+    """(n,) event_time of the first known closing event after each row's ``now``, within the horizon; null where none is."""
+    if label.closing is None:
+        return pl.Series([None] * len(now_us), dtype=pl.Int64)
+    rows = pl.DataFrame({"owner": owner, "now_us": now_us}).with_row_index("row")
+    closings = _of_types(log, label.closing.event_types)
+    if label.attribution is None:
+        rows = rows.with_columns(entity_id=pl.col("owner"))
+    else:
+        rows = rows.join(log.with_columns(owner=pl.col("event").cast(pl.Int64)), on="owner", how="left", maintain_order="left")
+    keys, closings = _matching(closings, label.closing.match)
+    if label.closing.match:
+        rows = rows.with_columns(match=pl.col(_ATTRIBUTE + label.closing.match))
+    closed = rows.select("row", "now_us", *keys).sort("now_us").join_asof(
+        closings.select(*keys, closed_us=pl.col("event_us")).sort("closed_us"),
+        left_on="now_us", right_on="closed_us", by=keys, strategy="forward", tolerance=label.horizon_s * US_PER_S,
+        allow_exact_matches=False, coalesce=False, check_sortedness=False,
+    )  # fmt: skip
+    return closed.sort("row")["closed_us"]
 
 
 def _newest_known(rows: pl.DataFrame, events: pl.DataFrame, lag_s: int) -> pl.Series:

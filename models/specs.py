@@ -52,6 +52,19 @@ class Exclusion:
 
 
 @dataclass(frozen=True)
+class Closing:
+    """Events after which no outcome can follow: an arrival ends the time in which a booking can be cancelled.
+
+    A hazard knows a closed row to its horizon, long before that has passed. A row does not mature by it: the rows that
+    close early are those without an outcome, and taking them alone would understate the rate.
+    ``match`` names the attribute that closing event and touch must share; empty for none.
+    """
+
+    event_types: tuple[str, ...]
+    match: str = ""
+
+
+@dataclass(frozen=True)
 class LabelSpec:
     """What is predicted for a row at (entity, now).
 
@@ -64,6 +77,7 @@ class LabelSpec:
         where: conditions that every outcome event must meet.
         attribution: counts an outcome only for the row at its last touch; None where every outcome counts.
         exclusion: what makes an outcome void; None where nothing does.
+        closing: what ends the wait for an outcome before the horizon; None where nothing does.
         earlier_horizons_s: shorter horizons that a hazard model also answers for, and that reports show.
     """
 
@@ -74,6 +88,7 @@ class LabelSpec:
     where: tuple[Condition, ...] = ()
     attribution: Attribution | None = None
     exclusion: Exclusion | None = None
+    closing: Closing | None = None
     earlier_horizons_s: tuple[int, ...] = ()
 
 

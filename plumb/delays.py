@@ -47,14 +47,17 @@ def delays(
     cutoffs_us = [(text, parse_instant(text)) for text in cutoff]
     settings.workspace.root.mkdir(parents=True, exist_ok=True)
     with native_log(settings.workspace.root / NATIVE_LOG):
-        from components.delay_study import study_delays
+        from components.delay_study import compare, judge_ways, pool
+    parts = []
     for text, cutoff_us in cutoffs_us:
         status.print(f"learning in {len(NAMES)} ways from what was known at {text}; this takes minutes")
         with TemporaryDirectory() as folder, native_log(settings.workspace.root / NATIVE_LOG):
-            study = study_delays(
-                settings.workspace, model, cutoff_us, Path(folder), days=days, seed=seed, history_days=history_days
+            parts.append(
+                judge_ways(settings.workspace, model, cutoff_us, Path(folder), days=days, seed=seed, history_days=history_days)
             )
-        console.print(table_of(f"{model}, {days} days before {text}", study))
+        console.print(table_of(f"{model}, {days} days before {text}", compare(parts[-1], seed=seed)))
+    if len(parts) > 1:
+        console.print(table_of(f"{model}, all {len(parts)} cutoffs together", compare(pool(parts), seed=seed)))
 
 
 def table_of(title: str, study: Mapping[str, Any]) -> Table:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from components.delay_study import Plan, compare, score_ways, split_rows, study_delays
+from components.delay_study import Judged, Plan, compare, judge_ways, pool, score_ways, split_rows
 from features.layout import DAY_S, US_PER_S
 from features.workspace import Workspace
 from models.cutoffs import Sample, hold_out
@@ -74,7 +74,7 @@ def test_a_spec_without_delay_buckets_is_refused(tmp_path: object, monkeypatch: 
     matured = replace(SPEC, learning=Learning())
     monkeypatch.setattr("components.delay_study.load_spec", lambda name: matured)
     with pytest.raises(EvaluationError, match="ways to learn cannot be compared: model 'churn'; .* got matured"):
-        study_delays(Workspace(tmp_path), "churn", 0, tmp_path, days=1, seed=0)  # type: ignore[arg-type]
+        judge_ways(Workspace(tmp_path), "churn", 0, tmp_path, days=1, seed=0)  # type: ignore[arg-type]
 
 
 def learn(spec: ModelSpec, rows: int = 24_000) -> tuple[DelayedRows, Plan, float]:
@@ -85,7 +85,7 @@ def learn(spec: ModelSpec, rows: int = 24_000) -> tuple[DelayedRows, Plan, float
     age_s = CUTOFF_DAY * DAY_S - now_us / US_PER_S
     outcome_s = np.where(delay_s <= 30 * DAY_S, delay_s, np.inf)
     seen_s = np.where(outcome_s <= age_s, outcome_s, np.inf)
-    known = Knowledge(np.minimum(age_s, 30 * DAY_S), seen_s, seen_s)
+    known = Knowledge(np.minimum(age_s, 30 * DAY_S), seen_s, seen_s, np.full(len(age_s), np.inf))
     inputs = rng.standard_normal((rows, 2)).astype(np.float32)
     delayed = DelayedRows(pa.array([str(row) for row in range(rows)]), np.full(rows, "train"), inputs, now_us, known, known)
     part = np.arange(rows) % 4
@@ -97,7 +97,7 @@ def learn(spec: ModelSpec, rows: int = 24_000) -> tuple[DelayedRows, Plan, float
 def test_the_naive_way_underestimates_and_the_others_do_not_where_the_rate_stands_still() -> None:
     rows, plan, share = learn(SPEC)
     scores = dict(score_ways(SPEC, rows, plan, seed=1))
-    found = compare(plan, scores, seed=1)
+    found = compare(Judged(plan.label, plan.unit, scores), seed=1)
     assert {way: len(score) for way, score in scores.items()} == dict.fromkeys(scores, found["rows"])
     bias = {way: figures["mean_score"] - share for way, figures in found["ways"].items()}
     # Of the last 30 days' outcomes about a third is out: half the rows lack it. The others are calibrated on 3,000 rows or
@@ -108,3 +108,14 @@ def test_the_naive_way_underestimates_and_the_others_do_not_where_the_rate_stand
     naive, hazard = found["ways"]["naive"], found["ways"]["hazard"]
     assert naive["gain"]["value"] == pytest.approx(naive["log_loss"]["value"] - hazard["log_loss"]["value"])
     assert "gain" not in hazard
+
+
+def test_cutoffs_are_pooled_by_row_and_a_unit_judged_twice_stays_one() -> None:
+    first = Judged(
+        np.array([1, 0], np.int8), np.array(["a", "b"]), {"hazard": np.array([0.8, 0.5]), "naive": np.array([0.5, 0.5])}
+    )
+    second = Judged(np.array([1], np.int8), np.array(["a"]), {"hazard": np.array([0.5]), "naive": np.array([0.25])})
+    found = compare(pool([first, second]), seed=1)
+    assert (found["rows"], found["units"]) == (3, 2)
+    # Hazard: (ln 1.25 + ln 2 + ln 2) / 3; naive: (ln 2 + ln 2 + ln 4) / 3; the difference is ln(2 x 2 / 1.25) / 3.
+    assert found["ways"]["naive"]["gain"]["value"] == pytest.approx(np.log(3.2) / 3)

@@ -56,7 +56,7 @@ def make_rows(shape: float, *, moved: bool) -> tuple[Floats, Matrix, Knowledge]:
     arrives = outcome + DELAY * rng.random(ROWS)
     seen = now + arrives <= END
     observed = np.clip(END - DELAY - now, 0, HORIZON)
-    known = (observed, np.where(seen, outcome, np.inf), np.where(seen, arrives, np.inf))
+    known = (observed, np.where(seen, outcome, np.inf), np.where(seen, arrives, np.inf), np.full(ROWS, np.inf))
     return now, x.astype(np.float32), Knowledge(*(days * DAY_S for days in known))
 
 
@@ -64,7 +64,7 @@ def bias_of(way: str, shape: float, *, moved: bool) -> float:
     """Mean prediction less mean truth, for rows as they come at the cutoff."""
     now, x, known = make_rows(shape, moved=moved)
     if way == "naive":  # takes whatever has not happened yet for an answer
-        known = Knowledge(np.full(ROWS, float(HORIZON * DAY_S)), known.outcome_s, known.known_s)
+        known = Knowledge(np.full(ROWS, float(HORIZON * DAY_S)), known.outcome_s, known.known_s, known.closed_s)
     held = np.arange(ROWS) % 5 < 2
     objective = WAYS[way]
     taught, held_out = (objective.teach(x, now * DAY_S, known, part) for part in (~held, held))

@@ -10,6 +10,7 @@ from models.fake_negatives import FakeNegative
 from models.frame import Knowledge
 
 ALWAYS = np.full(3, 100.0)
+NEVER = np.full(3, np.inf)
 
 
 def test_the_stream_brings_a_negative_for_each_row_and_a_positive_for_each_arrival() -> None:
@@ -17,13 +18,13 @@ def test_the_stream_brings_a_negative_for_each_row_and_a_positive_for_each_arriv
     now = np.array([0.0, 12.0, 15.0])
     # Followed from second 10 on: the row of second 0 brings no negative, but its outcome, known at second 11, a positive;
     # that of second 12 brings both, that of second 15 a negative alone.
-    known = Knowledge(ALWAYS, np.array([8.0, 3.0, np.inf]), np.array([11.0, 4.0, np.inf]))
+    known = Knowledge(ALWAYS, np.array([8.0, 3.0, np.inf]), np.array([11.0, 4.0, np.inf]), NEVER)
     inputs = np.arange(3, dtype=np.float32)[:, None]
     lessons = objective.teach(inputs, now, known, np.ones(3, bool))
     assert list(zip(lessons.inputs[:, 0].tolist(), lessons.targets[:, 0].tolist(), strict=True)) == [
         (1, 0), (2, 0), (0, 1), (1, 1),
     ]  # fmt: skip
-    early = Knowledge(ALWAYS, known.outcome_s, np.array([9.0, 4.0, np.inf]))
+    early = Knowledge(ALWAYS, known.outcome_s, np.array([9.0, 4.0, np.inf]), NEVER)
     assert objective.teach(inputs, now, early, np.ones(3, bool)).inputs[:, 0].tolist() == [1, 2, 1]
 
 

@@ -88,7 +88,8 @@ def test_hazards_come_out_as_the_shares_of_those_at_risk_whatever_was_censored()
     in_bucket = rng.random((rows, 3)) < hazards
     outcome = np.where(in_bucket.any(axis=1), 10 * in_bucket.argmax(axis=1) + 5.0, np.inf)
     observed = rng.uniform(5, 60, rows)
-    known = Knowledge(np.minimum(observed, 30), np.where(outcome <= observed, outcome, np.inf), outcome)
+    never = np.full(rows, np.inf)
+    known = Knowledge(np.minimum(observed, 30), np.where(outcome <= observed, outcome, np.inf), outcome, never)
     objective = Hazard(EDGES, "occurs")
     inputs = rng.standard_normal((rows, 2)).astype(np.float32)
     held = np.arange(rows) % 4 == 0
@@ -99,6 +100,21 @@ def test_hazards_come_out_as_the_shares_of_those_at_risk_whatever_was_censored()
     # Within 10: 0.2; within 20: 1 - 0.8 x 0.9 = 0.28; within 30: 1 - 0.72 x 0.7 = 0.496. Standard errors are about 0.004.
     assert mean.tolist() == pytest.approx([0.496, 0.2, 0.28, 0.496], abs=0.02)
     assert fit.rows == len(taught)
+
+
+def test_a_closed_row_is_known_to_its_horizon_and_an_open_one_as_far_as_it_was_observed() -> None:
+    never = np.inf
+    known = Knowledge(
+        np.array([12.0, 12.0, 12.0]),
+        np.array([never, never, 4.0]),
+        np.array([never, never, 5.0]),
+        np.array([9.0, never, never]),
+    )
+    lessons = Hazard(EDGES, "occurs").teach(np.zeros((3, 1), np.float32), np.zeros(3), known, np.ones(3, bool))
+    happened, at_risk = lessons.targets[:, :3], lessons.targets[:, 3:]
+    assert happened.tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
+    # The first row closed without an outcome; the second was observed for 12 of 30; the third had its outcome in bucket one.
+    assert at_risk.tolist() == [[1, 1, 1], [1, 0, 0], [1, 0, 0]]
 
 
 def test_training_may_start_from_a_saved_network_of_the_same_shape_and_no_other(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from features.layout import DAY_S, US_PER_S
 from features.rows import LABEL_FIELDS, TIME
 from models.errors import SpecError
 from models.labels import label_attributes, label_rows, population_at
-from models.specs import Attribution, Exclusion, LabelSpec, Population
+from models.specs import Attribution, Closing, Exclusion, LabelSpec, Population
 
 DAY = DAY_S * US_PER_S
 TEN_DAYS = LabelSpec(outcome=("order",), horizon_s=10 * DAY_S, positive="occurs", label_delay_s=2 * DAY_S)
@@ -125,6 +125,32 @@ def test_the_first_outcome_within_the_horizon_is_named_with_when_it_was_known_ma
 def day_of(time: dt.datetime | None) -> float | None:
     """Days after NOW."""
     return None if time is None else time.timestamp() / DAY_S - 100
+
+
+def test_a_closing_event_ends_the_wait_from_when_it_is_known_and_matures_nothing() -> None:
+    events = make_events([("a", "arrived", NOW + 3 * DAY, NOW + 4 * DAY), ("a", "arrived", NOW - DAY, NOW - DAY)])
+    arrival = replace(TEN_DAYS, closing=Closing(("arrived",)))
+    seen = [label_of(events, arrival, known_at_us=NOW + day * DAY) for day in (3, 4)]
+    assert [day_of(row["closed_time"]) for row in seen] == [None, 3]
+    assert [(row["matured"], row["label"], day_of(row["observed_until"])) for row in seen] == [
+        (False, None, 1),
+        (False, None, 2),
+    ]
+    beyond = replace(arrival, horizon_s=2 * DAY_S)
+    assert label_of(events, beyond, known_at_us=NOW + 20 * DAY)["closed_time"] is None
+
+
+def test_a_touch_is_closed_by_the_event_that_shares_its_attribute_alone() -> None:
+    events = make_events(
+        [("a", "booking", NOW, NOW), ("a", "booking", NOW, NOW), ("a", "arrived", NOW + DAY, NOW + DAY)],
+        invoice=["one", "two", "two"],
+    )
+    booked = replace(
+        TEN_DAYS, attribution=Attribution(("booking",), 10 * DAY_S, "invoice"), closing=Closing(("arrived",), "invoice")
+    )
+    ids, now_us = pa.array(["a", "a"]), np.array([NOW, NOW])
+    rows = label_rows(events, booked, ids, now_us, known_at_us=NOW + 5 * DAY, touch=np.array([0, 1]))
+    assert [day_of(time) for time in rows["closed_time"].to_pylist()] == [None, 1]
 
 
 CANCELLED = Exclusion(("cancelled",), window_s=5 * DAY_S, match="invoice")
