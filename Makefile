@@ -30,7 +30,7 @@ UV_READY := $(if $(filter uv,$(UV)),,$(TOOLS)/.ready)
 export PYTHONSAFEPATH := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup demo test check bench bench-online bench-stream format lock clean python
+.PHONY: help setup demo test e2e check bench bench-online bench-stream format lock clean python
 
 help:  ## list the targets (this)
 	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -42,8 +42,12 @@ demo: $(VENV)/.ready  ## simulate, import, train, serve and ask a churn model, e
 
 test: $(VENV)/.ready $(MONITORING)/.ready  ## run all tests in both environments (CI runs this)
 	tests/services/install.sh
-	$(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --ignore=tests/e2e
 	$(MONITORING)/bin/python -m pytest -c tests/monitoring_env/pytest.ini tests/monitoring_env
+
+e2e: $(VENV)/.ready  ## kill, pause and restart the stream on real stores and logs (CI runs this)
+	tests/services/install.sh
+	$(VENV)/bin/python -m pytest tests/e2e
 
 check: $(VENV)/.ready  ## lint, format, types, doors (CI runs this)
 	$(VENV)/bin/ruff check $(CODE)

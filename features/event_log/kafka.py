@@ -26,6 +26,12 @@ from features.rows import TIME
 
 TIMEOUT_S: Final = 30.0
 POLL_MESSAGES: Final = 10_000
+ELECTING: Final = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
+"""What a broker answers while a partition has no leader that it knows of."""
 ATTEMPTS: Final = 50
 PAUSE_S: Final = 0.2
 US_PER_MS: Final = 1_000
@@ -63,6 +69,7 @@ class KafkaLog:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise _unavailable(servers, error) from error
+        _await_leaders(client, servers, topic)
         return cls.open(servers, topic, partitions)
 
     @classmethod
@@ -188,7 +195,7 @@ class KafkaLog:
             try:
                 low, high = self._reader(partition).get_watermark_offsets(place, timeout=TIMEOUT_S)
             except KafkaException as error:
-                if attempt + 1 == ATTEMPTS or not error.args[0].retriable():
+                if attempt + 1 == ATTEMPTS or error.args[0].code() not in ELECTING:
                     raise _unavailable(self._servers, error) from error
                 time.sleep(PAUSE_S)
             else:
@@ -282,3 +289,16 @@ def _unavailable(servers: str, error: KafkaException) -> StoreUnavailable:
         explain("Kafka does not answer", which=servers, expected=f"a broker within {TIMEOUT_S:.0f} s", got=str(error),
                 next_step="start the broker, or correct the address, and try again")
     )  # fmt: skip
+
+
+def _await_leaders(client: AdminClient, servers: str, topic: str) -> None:
+    """Return once every partition of a topic has a leader: a broker accepts a topic before it can name its partitions."""
+    for _ in range(ATTEMPTS):
+        try:
+            found = client.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
+        except KafkaException as error:
+            raise _unavailable(servers, error) from error
+        if found.partitions and all(partition.leader >= 0 for partition in found.partitions.values()):
+            return
+        time.sleep(PAUSE_S)
+    raise _unavailable(servers, KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE)))
