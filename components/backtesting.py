@@ -1,7 +1,7 @@
 """What a served model would have been worth: its scores from a cutoff on against what then happened.
 
 The scores come from outside, from a running server. Here the population and the outcomes are drawn from the whole log,
-and the baselines are fitted on the very rows that the served network was trained on.
+and the baselines are fitted on the matured rows of the run that made the model, labelled as the served network learned them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from components.training_rows import read_requests
 from features.errors import explain
 from features.events import DEDUPLICATION_HORIZON_S, deduplicate, read_events
 from features.workspace import Workspace
-from models.baselines import fit_baseline
-from models.cutoffs import EMBARGO, TEST, TRAIN, VALIDATION, Sample, hold_out
+from models.baselines import fit_baseline, read_known_rows
+from models.cutoffs import TEST, Sample
 from models.errors import EvaluationError
 from models.evaluate import RESAMPLES, measure
 from models.evaluation import NETWORK
-from models.frame import Flags, Frame, read_frame
+from models.frame import Flags, Frame
 from models.labels import Ints, label_rows, population_at
 from models.specs import ModelSpec, load_spec
 
@@ -136,10 +136,8 @@ def judge_served(
     """
     spec = load_spec(model)
     test = frame_of(outcomes, predictions)
-    known = read_frame(features_path).of(TRAIN, VALIDATION, EMBARGO, TEST)
-    held = hold_out(known.entity_ids, spec.cutoffs.validation_share)
     scores = {NETWORK: np.array([entry["score"] for entry in predictions], dtype=np.float64)}
-    scores |= score_baselines(spec, known.where(~held), known.where(held), test)
+    scores |= score_baselines(spec, *read_known_rows(spec, features_path, as_served=True), test)
     evaluation = measure(spec, test, scores, resamples=RESAMPLES, seed=seed)
     matured = outcomes.matured
     if not matured.all():

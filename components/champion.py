@@ -7,7 +7,9 @@ instead, which has learned only from what was known when its own test began.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +30,7 @@ from models.aliases import champion_of
 from models.cutoffs import TEST
 from models.evaluation import Champion
 from models.lineage import Lineage, jsonable
-from models.specs import ModelSpec, load_spec
+from models.specs import LabelSpec, ModelSpec, load_spec
 from models.train import EVALUATED_FILE, predict
 from models.versions import ModelVersion, load
 from transforms.export import SAVED_MODEL, load_finisher
@@ -86,9 +88,16 @@ def find_obstacle(champion: ModelVersion, spec: ModelSpec) -> str:
     """Why a champion's scores would mean something else than the new ones; empty where they mean the same."""
     if champion.lineage is None:
         return "it was registered before lineage was kept, so nobody knows what it has learned from"
-    if champion.lineage.label != jsonable(spec.label):
+    if _asked(champion.lineage.label) != _asked(jsonable(spec.label)):
         return "it predicts another label than the spec names now"
     return ""
+
+
+def _asked(label: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a row's label: not what reports show besides, what only teaches, or what was left at its default."""
+    left = {entry.name: json.loads(json.dumps(entry.default)) for entry in fields(LabelSpec) if entry.default is not MISSING}
+    named = {name: value for name, value in label.items() if name not in ("earlier_horizons_s", "closing")}
+    return {name: value for name, value in named.items() if name not in left or value != left[name]}
 
 
 def find_view(champion: ModelVersion, spec: ModelSpec) -> View | None:

@@ -94,6 +94,7 @@ def judge_ways(  # noqa: PLR0913 - what, when, where to, and three bounds
         new = sample.now_us > cutoff_us - history_days * DAY_S * US_PER_S
         plan = replace(plan, learned=plan.learned & new, held_out=plan.held_out & new)
     rows = read_delayed_rows(folder / "graph" / "features.parquet")
+    _require_same_rows(rows, sample)
     return Judged(plan.label, plan.unit, dict(score_ways(spec, rows, plan, seed=seed)))
 
 
@@ -167,6 +168,21 @@ def compare(judged: Judged, *, seed: int) -> dict[str, Any]:
         if way != HAZARD:
             ways[way]["gain"] = bootstrap.interval_of(losses[way] - losses[HAZARD])
     return {"rows": len(unit), "units": int(unit.max()) + 1, "share": float(judged.label.mean()), "ways": ways}
+
+
+def _require_same_rows(rows: DelayedRows, sample: Sample) -> None:
+    """The rows that were learned from are drawn from the log as known at the cutoff, the judged ones from the whole log."""
+    drawn = len(sample.now_us)
+    if rows.entity_ids[:drawn].to_pylist() != sample.entity_ids.to_pylist() or (rows.now_us[:drawn] != sample.now_us).any():
+        raise EvaluationError(
+            explain(
+                "rows cannot be matched with what happened",
+                which=f"{drawn} rows",
+                expected="the same rows from the log as known at the cutoff and from the whole log",
+                got="others: an event was known by two ingest times",
+                next_step="choose another cutoff",
+            )
+        )
 
 
 def _require_hazard(spec: ModelSpec) -> ModelSpec:

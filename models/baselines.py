@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from features.errors import explain
-from models.cutoffs import EMBARGO, TRAIN, VALIDATION, hold_out
+from models.cutoffs import EMBARGO, TEST, TRAIN, VALIDATION, hold_out_rows
 from models.errors import SpecError
 from models.frame import Floats, Frame, read_delayed_rows, read_frame
 from models.specs import ModelSpec
@@ -52,6 +52,9 @@ class Recency:
         recency = rows.feature(spec.recency)
         known = recency != 0
         self._missing = float(rows.label[~known].mean()) if (~known).any() else float(rows.label.mean())
+        self._known = bool(known.any())
+        if not self._known:
+            return
         rising = bool(np.mean((recency[known] - recency[known].mean()) * (rows.label[known] - 0.5)) >= 0)
         self._curve = IsotonicRegression(y_min=1e-4, y_max=1 - 1e-4, increasing=rising, out_of_bounds="clip")
         self._curve.fit(recency[known], rows.label[known])
@@ -59,6 +62,8 @@ class Recency:
     def score(self, rows: Frame) -> Floats:
         """(n,) shares of positives at each row's recency."""
         recency = rows.feature(self._feature)
+        if not self._known:
+            return np.full(len(rows), self._missing)
         score: Floats = np.where(recency != 0, self._curve.predict(recency), self._missing)
         return score
 
@@ -120,19 +125,22 @@ BASELINES: Final[dict[str, Callable[[ModelSpec, Frame, Frame], Baseline]]] = {
 """Fits a baseline by its name from a spec, training rows and validation rows."""
 
 
-def read_known_rows(spec: ModelSpec, features_path: Path) -> tuple[Frame, Frame]:
-    """Rows to fit baselines on and those of held-out entities: matured when the test's rows begin, labelled as known then.
+def read_known_rows(spec: ModelSpec, features_path: Path, *, as_served: bool = False) -> tuple[Frame, Frame]:
+    """Rows to fit baselines on and those held out, by the same split as the network's: matured and labelled as known when
+    the test's rows begin, or ``as_served`` with all that was known at the end, as the served network has learned it.
 
     Raises:
         TrainingError: there are none, or all of their labels are alike.
     """
     matured = pq.read_table(features_path, columns=["matured"])["matured"].to_numpy()
-    known = read_delayed_rows(features_path).known_earlier
+    delayed = read_delayed_rows(features_path)
+    known = delayed.known if as_served else delayed.known_earlier
+    splits = (TRAIN, VALIDATION, EMBARGO, TEST) if as_served else (TRAIN, VALIDATION, EMBARGO)
     label = np.isfinite(known.outcome_s) == (spec.label.positive == "occurs")
     frame = replace(read_frame(features_path), label=label[matured].astype(np.int8))
-    rows = frame.where(known.observed_s[matured] >= spec.label.horizon_s)
-    held = hold_out(rows.entity_ids, spec.cutoffs.validation_share)
-    learned, held_out = (rows.where(part).of(TRAIN, VALIDATION, EMBARGO) for part in (~held, held))
+    answered = known.observed_s[matured] >= spec.label.horizon_s
+    held = hold_out_rows(spec, frame.entity_ids, delayed.now_us[matured])
+    learned, held_out = (frame.where(answered & part).of(*splits) for part in (~held, held))
     return learned, held_out
 
 

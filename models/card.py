@@ -14,7 +14,7 @@ from models.description import describe_duration, describe_label, describe_learn
 from models.documents import Document, Drawing, Facts, Items, Section, Table, Text, render_html, render_markdown
 from models.errors import VersionError
 from models.evaluation import CHAMPION, COLD, NETWORK, Evaluation
-from models.gate import Decision, judge_slices
+from models.gate import Decision, judge_slices, slice_reference
 from models.lineage import Lineage
 from models.specs import HIGHER_IS_BETTER, ModelSpec
 from models.versions import ModelVersion
@@ -120,7 +120,7 @@ def _describe_figures(evaluation: Evaluation) -> Iterator[Any]:
 
 def _tabulate_slices(spec: ModelSpec, evaluation: Evaluation) -> Table:
     judged = {part.name: part for part in judge_slices(evaluation, spec.gate)}
-    reference = CHAMPION if CHAMPION in evaluation["gains"] else spec.gate.slice_reference
+    reference = slice_reference(evaluation, spec.gate)
     rows = []
     for name, part in evaluation["slices"].items():
         own = part.get("candidates", {}).get(NETWORK)
@@ -168,7 +168,7 @@ def _find_limits(spec: ModelSpec, evaluation: Evaluation) -> Iterator[str]:
     wait = describe_duration(spec.label.horizon_s + spec.label.label_delay_s)
     yield f"Whether a score was right is known only {wait} after it was given; until then watch its inputs and distribution."
     if HIGHER_IS_BETTER[spec.gate.metric]:
-        yield "It was blessed by rank alone; do not read its score as a probability without looking at the calibration."
+        yield "Against the baselines it was judged by rank; look at the calibration before you read its score as a probability."
 
 
 def _say_champion(evaluation: Evaluation) -> str:

@@ -100,7 +100,7 @@ def sample_rows(events: pa.Table, spec: ModelSpec, *, lag_s: int, known_at_us: i
         lag_s: the view's declared lag.
         known_at_us: the instant as of which training happens.
     Returns:
-        Rows sorted by (now, entity id); every label among them has matured.
+        Rows by ascending ``now``. Labels have matured but for ``censored`` rows, drawn where the spec learns from them.
     Raises:
         TrainingError: the history is too short, or nobody belongs to the population.
     """
@@ -211,10 +211,11 @@ def _too_short(plan: CutoffPlan, history_us: int, *, needed_us: int, got: str) -
 
 
 def _thin(plan: CutoffPlan, split: NDArray[np.str_], chance: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows are kept; test rows take a third at most, so that many users leave rows to learn from."""
     test = split == TEST
-    others = int((~test).sum())
-    room = max(plan.rows_at_most - int(test.sum()), 1)
-    kept: NDArray[np.bool_] = test | (chance * others < room)
+    tested, others = int(test.sum()), int((~test).sum())
+    room = min(tested, plan.rows_at_most // 3)
+    kept: NDArray[np.bool_] = np.where(test, chance * tested < room, chance * others < plan.rows_at_most - room)
     return kept
 
 

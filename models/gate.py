@@ -98,10 +98,16 @@ def decide(evaluation: Evaluation, gate: Gate) -> Decision:
     return Decision(blessed=True, promoted=promoted, reasons=(*_approvals(evaluation, gate, slices), why))
 
 
+def slice_reference(evaluation: Evaluation, gate: Gate) -> str:
+    """What slices are compared with: the champion, unless there is none or it may know the answers."""
+    overlaps = (evaluation.get("champion") or {}).get("overlaps", False)
+    return CHAMPION if CHAMPION in evaluation["gains"] and not overlaps else gate.slice_reference
+
+
 def judge_slices(evaluation: Evaluation, gate: Gate) -> list[JudgedSlice]:
     """Every slice with enough rows of both labels, cold users apart, judged as the module's text says."""
     large = {name: part for name, part in evaluation["slices"].items() if part["kind"] != COLD and _is_large(part, gate)}
-    reference = CHAMPION if CHAMPION in evaluation["gains"] else gate.slice_reference
+    reference = slice_reference(evaluation, gate)
     reach = NormalDist().inv_cdf(1 - (1 - LEVEL) / 2 / max(len(large), 1))
     judged = []
     for name, part in large.items():

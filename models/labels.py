@@ -66,13 +66,14 @@ def label_rows(
     ).sort("row")  # fmt: skip
     value = (first["event_us"].is_not_null() == (label.positive == "occurs")).to_numpy()
     matured = now_us + horizon_us + delay_us <= known_at_us
+    settled = log.filter(pl.col("event_us") + delay_us <= known_at_us)
     columns = {
         "label": pa.array(value.astype(np.int8), mask=~matured),
         "matured": pa.array(matured),
         "observed_until": pa.array(np.clip(known_at_us - delay_us, now_us, now_us + horizon_us)),
         "outcome_time": first["event_us"].to_arrow(),
         "outcome_known_time": first["ingest_us"].to_arrow(),
-        "closed_time": _closing_times(log, label, owner, now_us).to_arrow(),
+        "closed_time": _closing_times(settled, label, owner, now_us).to_arrow(),
     }
     return pa.table([columns[field.name].cast(field.type) for field in LABEL_FIELDS], schema=pa.schema(LABEL_FIELDS))
 
@@ -136,7 +137,10 @@ def population_at(
 
 
 def _closing_times(log: pl.DataFrame, label: LabelSpec, owner: pl.Series, now_us: Ints) -> pl.Series:
-    """(n,) event_time of the first known closing event after each row's ``now``, within the horizon; null where none is."""
+    """(n,) event_time of the first closing event after each row's ``now``, within the horizon; null where none is.
+
+    ``log`` ends a label delay before ``known_at``: an outcome from before the closing may be under way for as long.
+    """
     if label.closing is None:
         return pl.Series([None] * len(now_us), dtype=pl.Int64)
     rows = pl.DataFrame({"owner": owner, "now_us": now_us}).with_row_index("row")

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from features.errors import explain
+from models.errors import TrainingError
 from models.frame import Flags, Floats, Knowledge, Matrix
 
 
@@ -92,6 +94,12 @@ def fit_calibration(logits: Floats, labels: NDArray[Any]) -> tuple[float, float]
 
     Source: Platt, Probabilistic outputs for support vector machines, 1999.
     """
+    if len(np.unique(labels)) < 2:
+        raise TrainingError(
+            explain("rows cannot calibrate a classifier", which=f"{len(labels)} held-out labels",
+                    expected="rows with and without an outcome", got=f"all {labels[:1].tolist()}",
+                    next_step="import more history")
+        )  # fmt: skip
     fitted = LogisticRegression(C=1e6, max_iter=1_000).fit(logits[:, None], labels)
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 

@@ -116,7 +116,7 @@ class CutoffPlan:
         warm_up_s: no base date sooner than this after the first event is known.
         validation_share: share of entities held out for early stopping and calibration. They are whole entities: the
             label windows of one entity's rows overlap, so a later row of a trained entity would be no fresh evidence.
-        rows_at_most: larger draws are thinned by a hash of (entity, base date), test rows excepted.
+        rows_at_most: larger draws are thinned by a hash of (entity, base date), the test to a third of them.
         at_events: draw a row at each event of these types instead of at base dates; request fields of the same names as
             the event's attributes take their values.
         cold_share: share of rows that are repeated with an empty state and default profile values, so that the score of an

@@ -87,6 +87,11 @@ def train(spec: ModelSpec, features_path: Path, out_dir: Path, *, seed: int, war
     Raises:
         TrainingError: too few rows, all labels of a split alike, or a warm start of another shape.
     """
+    if warm_start is not None and spec.learning.learner != "network":
+        raise TrainingError(
+            explain("trees cannot start from a saved network", which=repr(spec.name), expected="no warm start",
+                    got=str(warm_start), next_step="train without one")
+        )  # fmt: skip
     recipe = Recipe(objective_of(spec), spec.network, seed, warm_start, spec.learning.learner)
     rows = read_delayed_rows(features_path)
     lessons = split_lessons(spec, rows, rows.known_earlier, np.isin(rows.split, (TRAIN, VALIDATION, EMBARGO)))

@@ -51,6 +51,7 @@ def write_features(tmp_path: Path) -> WriteFeatures:
         earlier = {f"earlier_{name}": pc.if_else(pa.array(drawn), column, None) for name, column in known.items()}
         known["observed_until"] = pa.array(now + 90 * day_us, TIME)
         earlier["earlier_observed_until"] = pa.array(np.minimum(now + 90 * day_us, 119 * day_us), TIME, mask=~drawn)
+        known["closed_time"] = earlier["earlier_closed_time"] = pa.nulls(len(ids), TIME)
         table = pa.table(
             {"entity_id": pa.array(ids.tolist()), "label": pa.array(label), "matured": pa.array(np.ones(len(ids), bool)),
              "split": pa.array(split.tolist()), "now": pa.array(now).cast(TIME), **known, **earlier,

@@ -71,9 +71,9 @@ def card(evaluation: dict[str, Any], version: ModelVersion = VERSION) -> str:
 
 def test_the_card_says_what_is_predicted_for_whom_when_it_is_known_and_how_it_was_learned(measured: dict[str, Any]) -> None:
     text = card(measured)
-    assert text.startswith("# churn version 5\n\nsubscriber cancels within 30 days\n\n")
+    assert text.startswith("# churn version 5\n\nsubscriber cancels within 90 days\n\n")
     assert "**Status:** blessed and promoted over the champion\n\n- log_loss beats prior\n- promoted\n" in text
-    assert "| **label** | 1 if cancellation happens within 30 days; known 14 days after the horizon |" in text
+    assert "| **label** | 1 if cancellation happens within 90 days; known 14 days after the horizon |" in text
     assert "| **population** | everyone with a known signup, until cancellation |" in text
     assert "| **label delay** | 14 days |" in text
     assert "| **known at** | 2023-11-03T08:26:40Z; the served network learned from everything known at that time |" in text
@@ -102,7 +102,7 @@ def test_limits_name_small_slices_baselines_that_are_not_beaten_and_an_uneven_co
     assert "- It is not better than recency by more than noise: gain in log loss +0.0100 [-0.0100, +0.0300]." in limits
     assert "- Slice 'few <sessions>' has 6 test rows, 2 positive: too few to judge." in limits
     assert "- Champion version 4 cannot be compared: it predicts another label." in limits
-    assert "- Whether a score was right is known only 44 days after it was given" in limits
+    assert "- Whether a score was right is known only 104 days after it was given" in limits
     assert "recency" not in section(card(measured), "Known limits")
 
 
