@@ -146,12 +146,13 @@ def calibration_table(calibration: Mapping[str, Any]) -> Table:
 
 
 def slices_table(slices: Mapping[str, Any]) -> Table:
-    """AUC of every candidate in every slice; empty where a slice holds one class."""
-    names = list(dict.fromkeys(name for part in slices.values() for name in part.get("candidates", ())))
-    table = Table("slice", "rows", "positive", *(f"AUC {name}" for name in names), title="slices", title_justify="left")
+    """AUC and calibration of the network in every slice, AUC empty where a slice holds one class; the report has them all."""
+    table = Table("slice", "rows", "positive", "AUC", "mean score - share", title="slices of the network", title_justify="left")
     for title, part in slices.items():
-        figures = [show_figure(part["candidates"][name]["auc"]) if name in part.get("candidates", ()) else "" for name in names]
-        table.add_row(title, f"{part['rows']:,}", f"{part['positives']:,}", *figures)
+        area = part.get("candidates", {}).get("network", {}).get("auc")
+        gap = part.get("gaps", {}).get("network")
+        shown = (show_figure(area) if area else "", show_figure(gap, "+.3f") if gap else "")
+        table.add_row(title, f"{part['rows']:,}", f"{part['positives']:,}", *shown)
     return table
 
 
