@@ -111,6 +111,16 @@ def wait_for_commits(stream: Stream, count: int) -> None:
     raise AssertionError(f"{count} commits did not come")
 
 
+def wait_for_claims(stream: Stream, log: EventLog) -> None:
+    """Until every partition that holds events has a writer: before that, anyone may rightly become it."""
+    with stream.open_store() as store:
+        for _ in range(6_000):
+            if all(store.watermark(partition).epoch for partition in PARTITIONS if log.end_offset(partition)):
+                return
+            time.sleep(0.01)
+    raise AssertionError("not every partition was claimed")
+
+
 @dataclass(frozen=True)
 class CountCommits:
     """A stream's report: one byte a commit."""

@@ -21,7 +21,7 @@ from e2e.killing import (
     follow,
     positions,
     run_and_kill,
-    wait_for_commits,
+    wait_for_claims,
 )
 from parity.adversarial import draw_events, to_table
 
@@ -59,14 +59,15 @@ def test_a_stream_that_was_paused_cannot_write_once_another_runs(tmp_path: Path,
         append_as_they_came(log, events.slice(0, 200), pause_s=0)
         paused = PROCESSES.Process(target=follow, args=(stream, False))
         paused.start()
-        wait_for_commits(stream, 4)
+        wait_for_claims(stream, log)
         os.kill(paused.pid or 0, signal.SIGSTOP)
+        append_as_they_came(log, events.slice(200, 200), pause_s=0)  # something in every partition for the heir
         heir = PROCESSES.Process(target=follow, args=(stream, True))
         heir.start()
         heir.join()
         assert heir.exitcode == 0
         after_heir = positions(stream)
-        append_as_they_came(log, events.slice(200), pause_s=0)
+        append_as_they_came(log, events.slice(400), pause_s=0)
         os.kill(paused.pid or 0, signal.SIGCONT)
         paused.join(60)
         assert paused.exitcode == 1
