@@ -199,3 +199,13 @@ def test_inputs_that_are_rebuilt_from_the_log_are_those_that_training_saw(run: t
     assert rebuilt["state"].to_pylist() == rows["state"].to_pylist()
     assert rebuilt["country"].to_pylist() == rows["country"].to_pylist()
     assert "France" in rebuilt["country"].to_pylist()
+
+
+def test_a_champion_of_the_same_label_is_compared_whatever_reports_show_besides(
+    run: tuple[Workspace, Path], artifacts: Path
+) -> None:
+    older = {name: value for name, value in jsonable(SPEC.label).items() if name not in ("closing", "exclusion")}
+    label = {**older, "earlier_horizons_s": [30 * DAY_S]}
+    lineage = Lineage("retail", {}, 0, 0, 0, {}, {}, label, {}, {}, {}, {}, 0, parent_champion=None)
+    crown(run[0], artifacts, known_at_us=0, began_us=0, lineage=lineage)
+    assert score(run).scores is not None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from models.errors import EvaluationError
-from models.gate import decide, judge
+from models.gate import decide, judge, slice_reference
 from models.specs import Gate, load_spec
 
 GATE = Gate(
@@ -132,6 +132,13 @@ def test_slices_are_compared_with_the_champion_where_there_is_one() -> None:
     assert refused.reasons == (
         "slice 'few' is harmed: log loss gain over champion -0.0600, at most -0.0152 among 2 slices, lies below -0.01",
     )
+
+
+def test_a_champion_that_may_know_the_answers_is_no_measure_of_slices() -> None:
+    found = evaluation(slices={"few": part(0.01, 0.02)}, champion=(0.03, 0.01, 0.05))
+    found["champion"] = {"overlaps": True}
+    assert slice_reference(found, GATE) == "recency"
+    assert slice_reference({**found, "champion": {"overlaps": False}}, GATE) == "champion"
 
 
 def test_a_blessed_model_takes_the_champions_place_only_if_it_beats_it() -> None:
