@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
-import lightgbm
 import numpy as np
 import pyarrow.parquet as pq
 from sklearn.isotonic import IsotonicRegression
@@ -20,6 +19,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from features.errors import explain
+from models.boosting import fit_booster
 from models.cutoffs import EMBARGO, TEST, TRAIN, VALIDATION, hold_out_rows
 from models.errors import SpecError
 from models.frame import Floats, Frame, read_delayed_rows, read_frame
@@ -94,21 +94,13 @@ class Logistic:
 
 
 class LightGBM:
-    """Gradient boosting on the features that the network sees; one thread, so that a run can be repeated bit for bit."""
+    """Gradient boosting on the features that the network sees."""
 
-    PARAMETERS: Final = {
-        "objective": "binary", "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 50, "feature_fraction": 0.5,
-        "bagging_fraction": 0.7, "bagging_freq": 1, "num_threads": 1, "deterministic": True, "force_row_wise": True,
-        "seed": 7, "verbose": -1,
-    }  # fmt: skip
-    ROUNDS: Final = 400
-    PATIENCE: Final = 30
+    SEED: Final = 7
 
     def __init__(self, spec: ModelSpec, rows: Frame, validation: Frame) -> None:
-        training = lightgbm.Dataset(rows.transformed, rows.label)
-        stop = lightgbm.early_stopping(self.PATIENCE, verbose=False)
-        held_out = lightgbm.Dataset(validation.transformed, validation.label, reference=training)
-        self._trees = lightgbm.train(self.PARAMETERS, training, self.ROUNDS, valid_sets=[held_out], callbacks=[stop])
+        taught, held_out = ((part.transformed, part.label) for part in (rows, validation))
+        self._trees = fit_booster(taught, held_out, seed=self.SEED)
 
     def score(self, rows: Frame) -> Floats:
         """(n,) probabilities."""

@@ -22,7 +22,7 @@ from models.horizons import measure_horizons
 from models.importance import measure_importance, read_groups
 from models.maturity import measure_maturity
 from models.specs import ModelSpec
-from models.train import EVALUATED_FILE, PREDICTION_ROWS
+from models.train import EVALUATED_FILE, predict_all
 
 RESAMPLES: Final = 1_000
 
@@ -49,7 +49,7 @@ def evaluate(
     learned, held_out = read_known_rows(spec, features_path)
     network = keras.models.load_model(network_dir / EVALUATED_FILE)
     baselines = {name: fit_baseline(name, spec, learned, held_out) for name in spec.baselines}
-    outputs = _predict(network, test.transformed)
+    outputs = predict_all(network, test.transformed)
     scores = {NETWORK: outputs[:, 0]} | _score(baselines, test)
     if champion is not None and champion.scores is not None:
         scores[CHAMPION] = champion.scores
@@ -58,7 +58,7 @@ def evaluate(
     evaluation["champion"] = None if champion is None else dict(champion.about)
     evaluation["maturity"] = measure_maturity(features_path, spec.label.horizon_s)
     evaluation["importance"] = measure_importance(
-        read_groups(features_path), test.transformed, test.label, lambda rows: _predict(network, rows)[:, 0], seed=seed
+        read_groups(features_path), test.transformed, test.label, lambda rows: predict_all(network, rows)[:, 0], seed=seed
     )
     weights = bootstrap.draw_weights(_code_entities(test), RESAMPLES, seed=seed)
     hazard = outputs.shape[1] > 1
@@ -96,18 +96,12 @@ def _measure_cold(cold: Frame, network: Any, baselines: Mapping[str, Baseline], 
     if not len(cold):
         return {"kind": COLD, "rows": 0, "positives": 0}
     weights = bootstrap.draw_weights(_code_entities(cold), RESAMPLES, seed=seed)
-    scores = {NETWORK: _predict(network, cold.transformed)[:, 0]} | _score(baselines, cold)
+    scores = {NETWORK: predict_all(network, cold.transformed)[:, 0]} | _score(baselines, cold)
     return {"kind": COLD, **compare_part(cold.label, scores, weights)}
 
 
 def _score(baselines: Mapping[str, Baseline], rows: Frame) -> dict[str, Floats]:
     return {name: baseline.score(rows) for name, baseline in baselines.items()}
-
-
-def _predict(network: Any, transformed: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(n, 1 + K): the score, and of a hazard network the probability of the outcome within each delay bucket's edge."""
-    outputs: NDArray[np.float64] = network.predict(transformed, batch_size=PREDICTION_ROWS, verbose=0).astype(np.float64)
-    return outputs
 
 
 def _code_entities(rows: Frame) -> NDArray[np.int64]:

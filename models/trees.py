@@ -23,19 +23,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from features.errors import explain
+from models.boosting import fit_booster
 from models.errors import TrainingError
 from models.objectives import Lessons
 
 BLOCK_TREES: Final = 100
 """Trees that are evaluated together: bounds the memory of a large batch."""
-
-PARAMETERS: Final = {
-    "objective": "binary", "learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 50, "feature_fraction": 0.5,
-    "bagging_fraction": 0.7, "bagging_freq": 1, "num_threads": 1, "deterministic": True, "force_row_wise": True, "verbose": -1,
-}  # fmt: skip
-"""One thread, so that a run can be repeated bit for bit."""
-ROUNDS: Final = 400
-PATIENCE: Final = 30
 
 LEAF_COLUMNS: Final = 2
 """A leaf's value: the nearest float32, and what is left of the double."""
@@ -132,10 +125,8 @@ class FittedTrees:
 
 def fit_trees(rows: Lessons, held_out: Lessons, *, seed: int) -> FittedTrees:
     """Gradient boosting on (n, T) inputs and (n, 1) labels, stopped when the held-out log loss no longer falls."""
-    training = lightgbm.Dataset(rows.inputs, rows.targets[:, 0])
-    validation = lightgbm.Dataset(held_out.inputs, held_out.targets[:, 0], reference=training)
-    stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-    booster = lightgbm.train({**PARAMETERS, "seed": seed}, training, ROUNDS, valid_sets=[validation], callbacks=[stop])
+    taught, validation = ((part.inputs, part.targets[:, 0]) for part in (rows, held_out))
+    booster = fit_booster(taught, validation, seed=seed)
     return FittedTrees(build_trees(booster), booster.best_iteration, booster.best_score["valid_0"]["binary_logloss"])
 
 

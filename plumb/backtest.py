@@ -11,12 +11,10 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from features.errors import explain
 from features.workspace import Workspace
-from plumb.errors import CommandError
 from plumb.instants import now_us, parse_instant, show_instant
 from plumb.native_log import native_log
-from plumb.pipelines import launch, run_id_of
+from plumb.pipelines import launch_blessed, run_id_of
 from plumb.runs import METRICS, show_figure
 from plumb.settings import Settings
 
@@ -66,17 +64,7 @@ def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) 
 
     outcomes = read_outcomes(workspace, model, cutoff_us)
     past = past_workspace(workspace, run_id_of(now_us(), model))
-    record = launch(past, model, known_at_us=cutoff_us, seed=seed)
-    if record.registered_version is None:
-        raise CommandError(
-            explain(
-                "model was not blessed",
-                which=f"run {record.run_id}",
-                expected="a blessed version to serve",
-                got=record.reason,
-                next_step=f"see `plumb --workspace {past.root} runs show {record.run_id}`",
-            )
-        )
+    record, version = launch_blessed(past, model, known_at_us=cutoff_us, seed=seed)
     folder = past.runs() / record.run_id
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -84,7 +72,7 @@ def backtest_at(workspace: Workspace, model: str, cutoff_us: int, *, seed: int) 
         store, predictions = folder / STORE_FOLDER, list[dict[str, Any]]()
         materialize(past, *declarations_of(model), as_of_us=cutoff_us, store=store)
         progress.update(task, description="start the server")
-        with serving(past, model, version=record.registered_version, store=store, log=folder / SERVER_LOG) as client:
+        with serving(past, model, version=version, store=store, log=folder / SERVER_LOG) as client:
             for moment_us, instances in outcomes.moments():
                 if moment_us > cutoff_us:
                     progress.update(task, description=f"bring the online store up to {show_instant(moment_us)}")

@@ -14,13 +14,11 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from features.errors import explain
 from features.workspace import Workspace
 from plumb import events
-from plumb.errors import CommandError
 from plumb.instants import show_instant
 from plumb.native_log import native_log
-from plumb.pipelines import launch
+from plumb.pipelines import launch_blessed
 from plumb.runs import comparison_table, show_figure
 from plumb.settings import Settings
 
@@ -72,18 +70,8 @@ def demo(
         announce(f"plumb events import {folder / name}.parquet --mapping {mapping}")
         events.import_command(ctx, [folder / f"{name}.parquet"], mapping=mapping)
     announce(f"plumb pipelines run {MODEL}")
-    record = launch(workspace, MODEL, seed=seed)
-    if record.registered_version is None:
-        raise CommandError(
-            explain(
-                "model was not blessed",
-                which=f"run {record.run_id}",
-                expected="a blessed version to serve",
-                got=record.reason,
-                next_step=f"see `plumb runs show {record.run_id}`, or simulate more users",
-            )
-        )
-    console.print(comparison_table(record.evaluation, f"{MODEL} version {record.registered_version}: {record.reason}"))
+    record, version = launch_blessed(workspace, MODEL, seed=seed)
+    console.print(comparison_table(record.evaluation, f"{MODEL} version {version}: {record.reason}"))
     single, batch, parity = serve_and_ask(workspace, record, seed=seed)
     console.print(summary_table(record, single, batch, parity))
     console.print(

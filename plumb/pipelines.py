@@ -168,6 +168,26 @@ def launch(workspace: Workspace, model: str, *, known_at_us: int | None = None, 
         return run_pipeline(text, record, folder, clocks, display.show)
 
 
+def launch_blessed(workspace: Workspace, model: str, *, known_at_us: int | None = None, seed: int = 0) -> tuple[RunRecord, int]:
+    """Launch a run and return its record with the version that it registered.
+
+    Raises:
+        CommandError: the gate did not bless the model, so there is nothing to serve.
+    """
+    record = launch(workspace, model, known_at_us=known_at_us, seed=seed)
+    if record.registered_version is None:
+        raise CommandError(
+            explain(
+                "model was not blessed",
+                which=f"run {record.run_id}",
+                expected="a blessed version to serve",
+                got=record.reason,
+                next_step=f"see `plumb --workspace {workspace.root} runs show {record.run_id}`",
+            )
+        )
+    return record, record.registered_version
+
+
 def with_data(record: RunRecord, workspace: Workspace, folder: Path, clocks: Clocks) -> RunRecord:
     """The record with the data that the run will read, and its end where no ``known_at_us`` was asked for.
 

@@ -23,6 +23,7 @@ import orjson
 from features.errors import StoreError, explain
 from features.online.lmdb_files import Shard, cover_pages, create_files, open_shard, translate
 from features.online.records import (
+    changed_entities,
     check_position,
     check_states,
     collect_changes,
@@ -145,9 +146,9 @@ class LmdbStore:
             check_position(stored, watermark, expected_previous, which)
             _replace(transaction, entry.states, new_states)
             _replace(transaction, entry.profiles, new_profiles)
-            filling = max(stored.filling_to, watermark.filling_to) != NO_OFFSET
-            if filling or states or profiles:
-                _log_change(transaction, entry, watermark.log_offset, None if filling else {*states, *profiles})
+            changed = changed_entities(stored, watermark, {*states, *profiles})
+            if changed != set():
+                _log_change(transaction, entry, watermark.log_offset, changed)
             transaction.put(WATERMARK_KEY, pack_watermark(watermark), db=entry.meta)
 
     def changes(self, shard: int, after: ChangeCursor | None = None) -> Changes:

@@ -177,6 +177,11 @@ def check_position(stored: Watermark, new: Watermark, expected_previous: int, wh
         )  # fmt: skip
 
 
+def changed_entities(stored: Watermark, new: Watermark, names: set[str]) -> set[str] | None:
+    """What the changelog says of a commit: which entities it changed, None for "any" while a fill is under way."""
+    return None if max(stored.filling_to, new.filling_to) != NO_OFFSET else names
+
+
 def collect_changes(entries: Sequence[tuple[ChangeCursor, Sequence[str] | None]]) -> Changes:
     """Changelog entries as one answer.
 

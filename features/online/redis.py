@@ -19,6 +19,7 @@ import redis
 
 from features.errors import StoreError, StoreUnavailable, explain
 from features.online.records import (
+    changed_entities,
     check_identity,
     check_position,
     check_states,
@@ -31,7 +32,7 @@ from features.online.records import (
 )
 from features.online.redis_commands import BatchRead, Keys
 from features.online.redis_server import Channel, address_of, check_server, talking
-from features.online.store import CHANGELOG_COMMITS, NO_OFFSET, ChangeCursor, Changes, Lookup, OnlineStore, Watermark
+from features.online.store import CHANGELOG_COMMITS, ChangeCursor, Changes, Lookup, OnlineStore, Watermark
 
 Result = TypeVar("Result")
 Transaction = Any
@@ -149,9 +150,9 @@ class RedisStore:
                 transaction.execute_command("MSET", *kept)
             if gone:
                 transaction.delete(*gone)
-            filling = max(stored.filling_to, watermark.filling_to) != NO_OFFSET
-            if filling or values:
-                self._log_change(transaction, shard, watermark.log_offset, None if filling else {*states, *profiles})
+            changed = changed_entities(stored, watermark, {*states, *profiles})
+            if changed != set():
+                self._log_change(transaction, shard, watermark.log_offset, changed)
             transaction.set(self._keys.position[shard], pack_watermark(watermark))
 
         self._change(shard, write)

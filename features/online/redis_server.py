@@ -69,12 +69,12 @@ class Channel(threading.local):
         try:
             connection.send_packed_command(commands)
             replies = [connection.read_response(disable_decoding=True) for _ in commands]
-        except BaseException:
-            # What is still to come would be taken for the answer to the next question.
-            connection.disconnect()
-            self._pool.release(connection)
-            raise
-        self._connection = connection
+            self._connection = connection
+        finally:
+            if self._connection is None:
+                # What is still to come would be taken for the answer to the next question.
+                connection.disconnect()
+                self._pool.release(connection)
         return replies
 
 

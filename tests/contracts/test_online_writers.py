@@ -167,5 +167,6 @@ class Writers(RuleBasedStateMachine):
 
 
 def test_a_paused_and_resumed_writer_never_writes_after_it_was_replaced(store: OnlineStore) -> None:
+    # The assertions are the machine's: each replaced writer is refused, and after every step the store is compared.
     machine = type("WritersOfOneStore", (Writers,), {"store": store})
     run_state_machine_as_test(machine, settings=settings(max_examples=25, stateful_step_count=20, deadline=None))
