@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -97,8 +97,10 @@ def register_version(workspace: Workspace, model: str, products: Products, scrat
         lineage=lineage,
     )  # fmt: skip
 
-    def describe(version: ModelVersion) -> Mapping[str, str]:
-        return render_documents(spec, version, evaluation, decision)
+    def describe(version: ModelVersion, promoted: bool) -> Mapping[str, str]:
+        outrun = ("kept a candidate: another version became champion since the two were compared",)
+        reasons = decision.reasons + (outrun if decision.promoted and not promoted else ())
+        return render_documents(spec, version, evaluation, replace(decision, promoted=promoted, reasons=reasons))
 
     verdict = Verdict(decision.promoted, decision.reasons[-1])
     return register(workspace, new, scratch, verdict=verdict, documents=describe)

@@ -71,8 +71,8 @@ class Verdict:
     why: str
 
 
-Documents = Callable[[ModelVersion], Mapping[str, str]]
-"""Texts about a version, by file name, to be kept among its artifacts."""
+Documents = Callable[[ModelVersion, bool], Mapping[str, str]]
+"""Texts by file name, to be kept among its artifacts, about a version that did or did not become champion."""
 
 
 def register(
@@ -89,7 +89,7 @@ def register(
         new: facts of the version.
         artifacts: folder whose content is copied.
         verdict: how it stands to the champion; None where nobody has compared them.
-        documents: writes texts about the version, now that its number is known.
+        documents: writes texts about the version, now that its number is known and whether it became champion.
     Raises:
         VersionError: there are no artifacts.
         StoreUnavailable: another process held the database for too long.
@@ -113,9 +113,9 @@ def register(
             stored = facts | {"lineage": None if new.lineage is None else new.lineage.as_json()}
             session.add(VersionRow(**stored, version=version, path=str(path.relative_to(workspace.root))))
             session.flush()
-            if new.blessed:
-                _give_aliases(session, registered, verdict or Verdict(promoted=False, why=new.reason))
-            for name, text in (documents(registered) if documents else {}).items():
+            verdict = verdict or Verdict(promoted=False, why=new.reason)
+            promoted = new.blessed and _give_aliases(session, registered, verdict)
+            for name, text in (documents(registered, promoted) if documents else {}).items():
                 (copied / name).write_text(text, encoding="utf-8")
             copied.rename(path)
             session.commit()
@@ -172,11 +172,13 @@ def list_versions(workspace: Workspace, model: str | None = None) -> list[ModelV
         return [_as_version(workspace, row) for row in session.scalars(query)]
 
 
-def _give_aliases(session: Session, registered: ModelVersion, verdict: Verdict) -> None:
+def _give_aliases(session: Session, registered: ModelVersion, verdict: Verdict) -> bool:
+    """Whether the version became champion."""
     champion = current_alias(session, registered.model, CHAMPION)
     parent = registered.lineage.parent_champion if registered.lineage else champion
     who, why = f"{REGISTRATION} of run {registered.run_id}", verdict.why
-    if champion is None or (verdict.promoted and parent == champion):
+    promoted = champion is None or (verdict.promoted and parent == champion)
+    if promoted:
         change = Change(who, why, registered.created_at_us)
         give_alias(session, registered.model, CHAMPION, registered.version, change, expected=champion)
     elif verdict.promoted:
@@ -184,6 +186,7 @@ def _give_aliases(session: Session, registered: ModelVersion, verdict: Verdict) 
     change = Change(who, why, registered.created_at_us)
     candidate = current_alias(session, registered.model, CANDIDATE)
     give_alias(session, registered.model, CANDIDATE, registered.version, change, expected=candidate)
+    return promoted
 
 
 def _next_version(session: Session, model: str, folder: Path) -> int:

@@ -16,7 +16,7 @@ from features.workspace import Workspace
 from models.aliases import history
 from models.errors import VersionError
 from models.lineage import Lineage
-from models.versions import NewVersion, list_versions, load, register
+from models.versions import ModelVersion, NewVersion, Verdict, list_versions, load, register
 
 NEW = NewVersion(
     model="churn",
@@ -87,11 +87,16 @@ def test_a_version_keeps_its_lineage(workspace: Workspace, artifacts: Path) -> N
     assert load(workspace, "churn", 2).lineage is None
 
 
-def test_texts_about_a_version_know_its_number_and_lie_among_its_artifacts(workspace: Workspace, artifacts: Path) -> None:
-    register(workspace, NEW, artifacts)
-    second = register(workspace, NEW, artifacts, documents=lambda made: {"card.md": f"{made.model} {made.version} ä"})
-    assert (second.path / "card.md").read_text(encoding="utf-8") == "churn 2 ä"
-    assert not (load(workspace, "churn", 1).path / "card.md").exists()
+def test_texts_about_a_version_know_its_number_and_whether_it_became_champion(workspace: Workspace, artifacts: Path) -> None:
+    def describe(made: ModelVersion, promoted: bool) -> dict[str, str]:
+        return {"card.md": f"{made.model} {made.version} {'champion' if promoted else 'candidate'} ä"}
+
+    first = register(workspace, NEW, artifacts, documents=describe)
+    # Judged against version 7, which is not champion: the verdict comes too late.
+    outrun = replace(NEW, lineage=replace(LINEAGE, parent_champion=7))
+    second = register(workspace, outrun, artifacts, verdict=Verdict(promoted=True, why="beats it"), documents=describe)
+    texts = [(version.path / "card.md").read_text(encoding="utf-8") for version in (first, second)]
+    assert texts == ["churn 1 champion ä", "churn 2 candidate ä"]
 
 
 def test_an_unblessed_version_is_loaded_only_by_someone_who_says_so(workspace: Workspace, artifacts: Path) -> None:
@@ -147,7 +152,7 @@ def test_a_folder_without_a_row_is_never_taken_for_a_version_nor_overwritten(wor
 def test_a_row_that_cannot_be_written_leaves_no_folder_and_no_alias(workspace: Workspace, artifacts: Path) -> None:
     register(workspace, NEW, artifacts)
     with pytest.raises(ZeroDivisionError):
-        register(workspace, NEW, artifacts, documents=lambda _: {"card.md": str(1 / 0)})
+        register(workspace, NEW, artifacts, documents=lambda *_: {"card.md": str(1 / 0)})
     assert [path.name for path in workspace.model("churn", 1).parent.iterdir()] == ["1"]
     assert [entry.version for entry in list_versions(workspace)] == [1]
     assert [(entry.alias, entry.to_version) for entry in history(workspace)] == [("candidate", 1), ("champion", 1)]
