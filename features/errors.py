@@ -39,6 +39,10 @@ class StoreError(PermanentError):
     """An online store's files are of another version, corrupted, or belong to another view."""
 
 
+class ControlDatabaseError(PermanentError):
+    """The control database cannot be read, or its tables are of a newer release."""
+
+
 class StoreUnavailable(TemporaryError):
     """An online store did not answer in time."""
 

@@ -11,10 +11,11 @@ from typing import Final, Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from features.control_database import is_absent
 from features.errors import explain
 from features.workspace import Workspace
 from models.errors import VersionError
-from models.registry import CANDIDATE, CHAMPION, PromotionRow, VersionRow, is_absent, open_session
+from models.registry import CANDIDATE, CHAMPION, PromotionRow, VersionRow, open_session
 
 Alias = Literal["champion", "candidate"]
 ALIASES: Final[tuple[Alias, ...]] = (CHAMPION, CANDIDATE)

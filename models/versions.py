@@ -17,12 +17,13 @@ from typing import Any, Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from features.control_database import is_absent
 from features.errors import explain
 from features.workspace import Workspace
 from models.aliases import Change, champion_of, current_alias, give_alias
 from models.errors import VersionError
 from models.lineage import Lineage, read_lineage
-from models.registry import CANDIDATE, CHAMPION, VersionRow, is_absent, open_session
+from models.registry import CANDIDATE, CHAMPION, VersionRow, open_session
 
 REGISTRATION: Final = "registration"
 EVALUATION_FILE: Final = "evaluation.json"

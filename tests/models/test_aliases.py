@@ -13,8 +13,8 @@ from services.servers import process_environment
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DatabaseError
 
+from features.control_database import control_url as url_of
 from features.workspace import Workspace
-from models import registry
 from models.aliases import Change, champion_of, history, list_aliases, promote
 from models.errors import VersionError
 from models.lineage import Lineage
@@ -28,6 +28,7 @@ ANN = Change("ann", "looks better in the field", 1_700_000_100_000_000)
 PROMOTER = """
 import sys
 from pathlib import Path
+from features.control_database import control_url as url_of
 from features.workspace import Workspace
 from models.aliases import Change, promote
 from models.errors import VersionError
@@ -128,7 +129,7 @@ def test_a_version_is_promoted_at_registration_only_over_the_champion_it_was_jud
 @pytest.mark.parametrize("statement", ["UPDATE model_promotions SET who = 'x'", "DELETE FROM model_promotions"])
 def test_the_history_cannot_be_changed(workspace: Workspace, statement: str) -> None:
     before = history(workspace)
-    engine = create_engine(registry.control_url(workspace))
+    engine = create_engine(url_of(workspace))
     with pytest.raises(DatabaseError, match="promotions are history and never change"), engine.begin() as connection:
         connection.execute(text(statement))
     engine.dispose()
@@ -150,7 +151,7 @@ def test_a_file_from_before_aliases_keeps_serving_the_newest_blessed_version(tmp
 
 
 def test_a_database_of_a_newer_release_is_refused_in_one_line(workspace: Workspace) -> None:
-    engine = create_engine(registry.control_url(workspace))
+    engine = create_engine(url_of(workspace))
     with engine.begin() as connection:
         connection.execute(text("UPDATE models_schema SET version = 99"))
     engine.dispose()
