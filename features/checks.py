@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from features import layout
-from features.declarations import EVENT_COLUMNS, HOUR_OF_WEEK, Catalog, Ratio, Signal, View, window_features
+from features.declarations import EVENT_COLUMNS, HOUR_OF_WEEK, RESERVED_PREFIX, Catalog, Ratio, Signal, View, window_features
 from features.errors import DeclarationError, explain
 
 
@@ -30,6 +30,9 @@ def check_catalog(catalog: Catalog) -> None:
             "none",
         )
     for event_type in catalog.event_types:
+        which = f"event type {event_type.name!r}"
+        own = f"a name that does not begin with {RESERVED_PREFIX!r}"
+        _require(not event_type.name.startswith(RESERVED_PREFIX), catalog, which, own, "a reserved name")
         for name in event_type.attributes:
             catalog.attribute(name)
     for entity in catalog.entities:

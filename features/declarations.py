@@ -28,6 +28,9 @@ EVENT_COLUMNS = (
 )  # fmt: skip
 """Names that no attribute may take: they are columns of every event log."""
 
+RESERVED_PREFIX = "plumbline."
+"""Event types that begin so are the log's own (``features.erasure``); no catalog may declare one."""
+
 
 @dataclass(frozen=True)
 class Attribute:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.declarations import Attribute, Catalog
+from features.erasure import ERASED
 from features.errors import EventLogError, explain
 from features.event_log.port import SENT
 from features.layout import DAY_S, MAX_FUTURE_S, US_PER_S
@@ -38,11 +39,13 @@ class Admitted:
 
     Attributes:
         events: rows of ``rows.event_schema`` in offset order.
+        markers: deletion markers (``features.erasure``), rows of the same schema.
         refused: log_offset, ingest_time, reason, content (the row as JSON) of the others.
         new_attributes: names that came and are not declared.
     """
 
     events: pa.Table
+    markers: pa.Table
     refused: pa.Table
     new_attributes: frozenset[str]
 
@@ -82,6 +85,7 @@ def admit(batches: Iterable[pa.Table], catalog: Catalog, entity: str, partition:
     admitted = [_admit_one(batch, catalog, entity, partition) for batch in alike]
     return Admitted(
         pa.concat_tables([schema.empty_table(), *(one.events for one in admitted)]),
+        pa.concat_tables([schema.empty_table(), *(one.markers for one in admitted)]),
         pa.concat_tables([REFUSED.empty_table(), *(one.refused for one in admitted)]),
         frozenset().union(*(one.new_attributes for one in admitted)),
     )
@@ -93,8 +97,8 @@ def _admit_one(batch: pa.Table, catalog: Catalog, entity: str, partition: int) -
     reasons = _Reasons(batch.num_rows)
     columns = {name: _envelope(batch, name, schema.field(name).type, reasons) for name in SENT}
     columns |= {attribute.name: _attribute(batch, attribute, catalog, entity, reasons) for attribute in attributes}
-    _check_declared(columns, catalog, entity, reasons)
-    _check_times(columns["event_time"], batch["ingest_time"], reasons)
+    markers = _check_declared(columns, catalog, entity, reasons)
+    _check_times(columns["event_time"], batch["ingest_time"], markers, reasons)
     _check_entities(columns["entity_id"], catalog.log_partitions, partition, reasons)
     days = pc.divide(batch["ingest_time"].cast(pa.int64()), DAY_S * US_PER_S).cast(pa.int32()).cast(pa.date32())
     columns |= {"ingest_time": batch["ingest_time"], "ingest_day": days, "log_offset": batch["log_offset"]}
@@ -103,9 +107,10 @@ def _admit_one(batch: pa.Table, catalog: Catalog, entity: str, partition: int) -
     # Built without nullability first: a row that lacks a required value is refused just below.
     table = pa.table([columns[name] for name in schema.names], names=schema.names)
     wrong = reasons.code > 0
-    if not wrong.any():
-        return Admitted(table.cast(schema), REFUSED.empty_table(), new)
-    return Admitted(table.filter(pa.array(~wrong)).cast(schema), _refused(batch, reasons, wrong), new)
+    if not wrong.any() and not markers.any():
+        return Admitted(table.cast(schema), schema.empty_table(), REFUSED.empty_table(), new)
+    events, marked = (table.filter(pa.array(~wrong & (markers == kind))).cast(schema) for kind in (False, True))
+    return Admitted(events, marked, _refused(batch, reasons, wrong), new)
 
 
 def _envelope(batch: pa.Table, name: str, kind: pa.DataType, reasons: _Reasons) -> pa.ChunkedArray:
@@ -140,20 +145,27 @@ def _attribute(batch: pa.Table, attribute: Attribute, catalog: Catalog, entity: 
     return pc.if_else(carried, column.cast(kind), pa.scalar(None, kind))
 
 
-def _check_declared(columns: dict[str, pa.ChunkedArray], catalog: Catalog, entity: str, reasons: _Reasons) -> None:
+def _check_declared(columns: dict[str, pa.ChunkedArray], catalog: Catalog, entity: str, reasons: _Reasons) -> Mask:
+    """Which rows are markers; a log without any is not searched for them, because an undeclared type shows first."""
+    markers = np.zeros(reasons.code.shape, bool)
     kinds = [kind.name for kind in catalog.event_types if kind.entity == entity]
     for name, declared in (("event_type", kinds), ("region", list(catalog.regions))):
         unknown = ~pc.is_in(columns[name], value_set=pa.array(declared, pa.string())).to_numpy()
         if unknown.any():
             for value in columns[name].filter(pa.array(unknown)).unique().drop_null().to_pylist():
                 these = pc.fill_null(pc.equal(columns[name], value), False).to_numpy()
-                reasons.refuse(these, f"{QUARANTINED}{name.replace('_', ' ')} {value[:60]} is not declared")
+                if (name, value) == ("event_type", ERASED):
+                    markers |= these
+                else:
+                    reasons.refuse(these, f"{QUARANTINED}{name.replace('_', ' ')} {value[:60]} is not declared")
+    return markers
 
 
-def _check_times(event_time: pa.ChunkedArray, ingest_time: pa.ChunkedArray, reasons: _Reasons) -> None:
+def _check_times(event_time: pa.ChunkedArray, ingest_time: pa.ChunkedArray, markers: Mask, reasons: _Reasons) -> None:
+    """A marker may be dated ahead: its moment is that of the latest event which it erases, by whichever clock."""
     event_us = pc.fill_null(event_time.cast(pa.int64()), 0).to_numpy()
     ahead = event_us - ingest_time.cast(pa.int64()).to_numpy() > MAX_FUTURE_S * US_PER_S
-    reasons.refuse(ahead, f"event_time is more than {MAX_FUTURE_S} s after ingest_time")
+    reasons.refuse(ahead & ~markers, f"event_time is more than {MAX_FUTURE_S} s after ingest_time")
     reasons.refuse(event_us < 0, "event_time is before 1970")
 
 
