@@ -1,0 +1,25 @@
+"""Errors of the monitoring room."""
+
+from __future__ import annotations
+
+from features.errors import PermanentError, TemporaryError
+
+
+class RolloutError(PermanentError):
+    """A rollout does not exist, or may not be changed as asked."""
+
+
+class TrafficError(PermanentError):
+    """A data plane cannot do what was asked: no such service or revision, or it refuses the document."""
+
+
+class TrafficUnavailable(TemporaryError):
+    """A data plane does not answer."""
+
+
+class TrafficChanged(TemporaryError):
+    """A data plane's weights have been changed since they were read; nothing was done."""
+
+
+class LeaseLost(TemporaryError):
+    """Another controller has taken over; this one may record nothing more."""
