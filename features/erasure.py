@@ -126,6 +126,15 @@ def living(events: pa.Table, markers: Markers) -> pa.Table:
     return events if len(kept) == events.num_rows else events.take(kept.to_arrow())
 
 
+def count_refused(events: pa.Table, markers: Markers) -> int:
+    """How many of these events are old news: behind their entity's marker, but of before its moment."""
+    if not markers or not events.num_rows:
+        return 0
+    places = pl.DataFrame({name: pl.Series(name, events[name]) for name in MARKER_COLUMNS})
+    behind = places.join(markers.last, on="entity_id").filter(pl.col("log_offset") > pl.col("erased_to"))
+    return int((behind["event_time"].dt.epoch("us") <= behind["erased_at_us"]).sum())
+
+
 def separate_lives(events: pa.Table, markers: Markers) -> pa.Table:
     """Living events under ids that tell an entity's lives apart.
 

@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 
 from features import delta
 from features.declarations import Catalog
+from features.erasure import ERASED, MARKER_COLUMNS, NONE, Markers, is_marker, keep_living, read_markers
 from features.errors import EventLogError, explain
 from features.layout import DAY_S, MAX_FUTURE_S, US_PER_S
 from features.partitions import PARTITION_HASH, partition_of
@@ -32,6 +33,8 @@ STAMPED: Final = ("ingest_day", "log_partition", "log_offset")
 
 PARTITIONS_KEY: Final = "plumbline.log_partitions"
 HASH_KEY: Final = "plumbline.partition_hash"
+MARKED_KEY: Final = "plumbline.marked"
+"""Recorded with the first deletion marker: a log without it need not be searched for any."""
 
 
 def append_events(
@@ -70,7 +73,8 @@ def commit_events(workspace: Workspace, catalog: Catalog, entity: str, stamped: 
         configuration = {PARTITIONS_KEY: str(catalog.log_partitions), HASH_KEY: PARTITION_HASH}
         schema = event_schema(catalog.attributes_of(entity))
         log = delta.create_table(workspace.events(entity), schema, ["region", "ingest_day"], configuration)
-    delta.append(log, stamped, sources)
+    marked = {MARKED_KEY: 0} if is_marker(stamped["event_type"]).any() else {}
+    delta.append(log, stamped, {**sources, **marked})
 
 
 def open_log(workspace: Workspace, catalog: Catalog, entity: str) -> DeltaTable | None:
@@ -138,7 +142,9 @@ def read_events(  # noqa: PLR0913 - three names say which log, four narrow the r
     workspace: Workspace, catalog: Catalog, entity: str, *, known_by_us: int | None = None, lag_s: int = 0,
     partition: int | None = None, columns: list[str] | None = None,
 ) -> pa.Table:  # fmt: skip
-    """Events of one entity type as known at a time, repeats included.
+    """Living events of one entity type as known at a time, repeats included.
+
+    What was erased since is not there either, whatever the time asked for (``features.erasure``).
 
     Args:
         known_by_us: keep events with ingest_time + lag_s <= known_by_us; None keeps all.
@@ -165,12 +171,29 @@ def read_events(  # noqa: PLR0913 - three names say which log, four narrow the r
     if partition is not None:
         frame = frame.filter(pl.col("log_partition") == partition)
     place = ["log_partition", "log_offset"]
+    if markers := find_markers(workspace, catalog, entity, partition=partition):
+        frame = keep_living(frame, markers)
     names = [*dict.fromkeys([*(name for name in wanted.names if name in stored), *place])]
     rows = delta.collect_arrow(frame.select(names).sort(place), workspace.events(entity))
     found = [
         rows[field.name].cast(field.type) if field.name in stored else pa.nulls(rows.num_rows, field.type) for field in wanted
     ]
     return pa.table(found, schema=wanted)
+
+
+def find_markers(
+    workspace: Workspace, catalog: Catalog, entity: str, *, partition: int | None = None, before: int | None = None
+) -> Markers:
+    """Deletion markers of the batch log, of one partition or all, before an offset or all."""
+    log = open_log(workspace, catalog, entity)
+    if log is None or log.transaction_version(MARKED_KEY) is None:
+        return NONE
+    frame = pl.scan_delta(log).filter(pl.col("event_type") == ERASED)
+    if partition is not None:
+        frame = frame.filter(pl.col("log_partition") == partition)
+    if before is not None:
+        frame = frame.filter(pl.col("log_offset") < before)
+    return read_markers(delta.collect_arrow(frame.select(MARKER_COLUMNS), workspace.events(entity)))
 
 
 def deduplicate(table: pa.Table, *, horizon_s: int = DEDUPLICATION_HORIZON_S) -> pa.Table:
@@ -233,6 +256,21 @@ def log_heads(workspace: Workspace, catalog: Catalog, entity: str) -> tuple[np.n
         for partition, offset, ingest_us in delta.collect(grouped, workspace.events(entity)).iter_rows():
             next_offsets[partition], last_ingest_us[partition] = offset + 1, ingest_us
     return next_offsets, last_ingest_us
+
+
+def log_position(
+    workspace: Workspace, catalog: Catalog, entity: str, partition: int, *, known_by_us: int, lag_s: int
+) -> tuple[int, int]:
+    """(offset, ingest_time in microseconds) of a partition's last row known by a time, erased or not; (-1, 0) if none."""
+    log = open_log(workspace, catalog, entity)
+    if log is None:
+        return -1, 0
+    latest = _at(known_by_us - lag_s * US_PER_S)
+    known = (pl.col("ingest_day") <= latest.date()) & (pl.col("ingest_time") <= latest)
+    rows = pl.scan_delta(log).filter((pl.col("log_partition") == partition) & known)
+    newest = rows.select(pl.col("log_offset").max(), pl.col("ingest_time").max().dt.epoch("us"))
+    offset, ingest_us = delta.collect(newest, workspace.events(entity)).row(0)
+    return (-1, 0) if offset is None else (offset, ingest_us)
 
 
 def _at(time_us: int) -> datetime:

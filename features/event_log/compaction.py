@@ -19,12 +19,13 @@ from deltalake import DeltaTable
 
 from features import delta
 from features.declarations import Catalog
+from features.erasure import Markers, living, read_markers
 from features.event_log.admission import REFUSED, admit
 from features.event_log.files import Durability, FileLog
 from features.event_log.port import EventLog
 from features.event_log.repeats import IDENTITY
-from features.events import commit_events, log_heads, open_log, read_events
-from features.rows import DEAD_LETTER, event_schema
+from features.events import commit_events, find_markers, log_heads, open_log, read_events
+from features.rows import DEAD_LETTER
 from features.workspace import Workspace
 
 COMPACTION_EVENTS: Final = 1_000_000
@@ -33,10 +34,11 @@ COMPACTION_EVENTS: Final = 1_000_000
 
 @dataclass(frozen=True)
 class Compacted:
-    """What one run moved: events into the batch log, rows into the dead letters."""
+    """What one run moved: events and markers into the batch log, rows into the dead letters; erased events went nowhere."""
 
     events: int
     refused: int
+    erased: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class BatchHistory:
         events = read_events(Workspace(self.root), self.catalog, self.entity, partition=partition, columns=list(IDENTITY))
         recent = pc.greater_equal(events["ingest_time"].cast(pa.int64()), since_us)
         return events.filter(pc.and_(recent, pc.less(events["log_offset"], before)))
+
+    def markers(self, partition: int, before: int) -> tuple[Markers, int]:
+        workspace = Workspace(self.root)
+        complete_to = _position(open_log(workspace, self.catalog, self.entity), _name(self.entity, partition), 0)
+        return find_markers(workspace, self.catalog, self.entity, partition=partition, before=before), complete_to
 
 
 def open_live_log(workspace: Workspace, catalog: Catalog, entity: str, *, durability: Durability = "disk") -> FileLog:
@@ -75,16 +82,16 @@ def compact(log: EventLog, workspace: Workspace, catalog: Catalog, entity: str, 
         TemporaryError: another process writes one of the tables.
     """
     ends = [log.end_offset(partition) for partition in range(log.partitions)]
-    events = refused = 0
+    events = refused = erased = 0
     with ExitStack() as locks:
         for folder in sorted((workspace.dead_letters, workspace.events(entity))):
             locks.enter_context(delta.writing(folder))
         for partition, end in enumerate(ends):
             done = None
             while done is None or done < end:
-                moved, dropped, done = _compact_some(log, workspace, catalog, entity, partition, now_us)
-                events, refused = events + moved, refused + dropped
-    return Compacted(events, refused)
+                some, done = _compact_some(log, workspace, catalog, entity, partition, now_us)
+                events, refused, erased = events + some.events, refused + some.refused, erased + some.erased
+    return Compacted(events, refused, erased)
 
 
 def compacted_to(log: EventLog, workspace: Workspace, catalog: Catalog, entity: str, partition: int) -> int:
@@ -94,8 +101,8 @@ def compacted_to(log: EventLog, workspace: Workspace, catalog: Catalog, entity: 
 
 def _compact_some(
     log: EventLog, workspace: Workspace, catalog: Catalog, entity: str, partition: int, now_us: int
-) -> tuple[int, int, int]:  # fmt: skip
-    """(events moved, rows refused, offset reached) of one commit to each table, dead letters first."""
+) -> tuple[Compacted, int]:  # fmt: skip
+    """What one commit to each table moved, dead letters first, and the offset reached."""
     name = _name(entity, partition)
     start = log.start_offset(partition)
     events_from = _position(open_log(workspace, catalog, entity), name, start)
@@ -103,17 +110,19 @@ def _compact_some(
     letters_from = _position(letters, name, start)
     batches = log.read(partition, min(events_from, letters_from), COMPACTION_EVENTS)
     if not batches:
-        return 0, 0, events_from
+        return Compacted(0, 0), events_from
     reached = int(batches[-1]["log_offset"][-1].as_py()) + 1
     admitted = admit(batches, catalog, entity, partition)
     refused = admitted.refused.filter(pc.greater_equal(admitted.refused["log_offset"], letters_from))
     if refused.num_rows:
         letters = letters or delta.create_table(workspace.dead_letters, DEAD_LETTER, [], {})
         delta.append(letters, _dead_letters(refused, name, entity, now_us), {name: reached})
-    events = admitted.events.filter(pc.greater_equal(admitted.events["log_offset"], events_from))
-    schema = event_schema(catalog.attributes_of(entity))
-    commit_events(workspace, catalog, entity, events.cast(schema), {name: reached})
-    return events.num_rows, refused.num_rows, reached
+    markers = find_markers(workspace, catalog, entity, partition=partition).joined(read_markers(admitted.markers))
+    alive = pa.concat_tables([living(admitted.events, markers), admitted.markers])
+    events = alive.filter(pc.greater_equal(alive["log_offset"], events_from)).sort_by("log_offset")
+    commit_events(workspace, catalog, entity, events, {name: reached})
+    erased = admitted.events.num_rows + admitted.markers.num_rows - alive.num_rows
+    return Compacted(events.num_rows, refused.num_rows, erased), reached
 
 
 def _name(entity: str, partition: int) -> str:

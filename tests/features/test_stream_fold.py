@@ -16,6 +16,7 @@ from parity.adversarial import draw_events, to_table
 
 from features.catalogs import load_catalog
 from features.codec import encode_states
+from features.erasure import NONE, Markers
 from features.errors import EventLogError, StoreError
 from features.event_log.files import FileLog
 from features.event_log.port import STAMPED
@@ -36,8 +37,14 @@ PARTITIONS = CATALOG.log_partitions
 NOW_US = 2_000_000_000 * US_PER_S
 
 
-def no_history(partition: int, since_us: int, before: int) -> pa.Table:
-    raise AssertionError("a log that starts at offset 0 needs no history")
+class NoHistory:
+    """That of a log which starts at offset 0 and was never compacted."""
+
+    def __call__(self, partition: int, since_us: int, before: int) -> pa.Table:
+        raise AssertionError("a log that starts at offset 0 needs no history")
+
+    def markers(self, partition: int, before: int) -> tuple[Markers, int]:
+        return NONE, 0
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +89,7 @@ def open_store(folder: Path) -> LmdbStore:
 
 
 def start(log: FileLog, store: OnlineStore, partition: int) -> ShardFold:
-    return ShardFold(log, store, CATALOG, VIEW, partition, no_history)
+    return ShardFold(log, store, CATALOG, VIEW, partition, NoHistory())
 
 
 @settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
