@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features import delta
 from plumb.stream_progress import Progress, read_progress
 
 PLUMB = [sys.executable, "-c", "from plumb.app import main; main()"]
@@ -43,6 +44,12 @@ def progress(workspace: Path) -> Progress:
     return read_progress(workspace / "stream" / "subscriber@1")
 
 
+def compacted(workspace: Path) -> int:
+    """Events in the batch log."""
+    table = delta.open_table(workspace / "events" / "user")
+    return table.to_pyarrow_dataset().count_rows() if table else 0
+
+
 def test_a_stream_appends_catches_up_goes_on_and_stops_when_told(tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     append = ("stream", "append", "--catalog", "subscription")
@@ -55,10 +62,21 @@ def test_a_stream_appends_catches_up_goes_on_and_stops_when_told(tmp_path: Path)
 
     again = write_events(tmp_path / "again.parquet", 95, 10, event_type=["session"] * 9 + ["sesion"])
     assert plumb(workspace, *append, again).returncode == 0
-    words = [*PLUMB, "--workspace", str(workspace), "stream", "--catalog", "subscription", "--workers", "2"]
+    words = [
+        *PLUMB,
+        "--workspace",
+        str(workspace),
+        "stream",
+        "--catalog",
+        "subscription",
+        "--workers",
+        "2",
+        "--compact-every",
+        "1",
+    ]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 240
-        while progress(workspace).events != 10 and time.monotonic() < deadline:
+        while (progress(workspace).events, compacted(workspace)) != (10, 109) and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 0
@@ -66,10 +84,14 @@ def test_a_stream_appends_catches_up_goes_on_and_stops_when_told(tmp_path: Path)
     assert (total.events, total.repeats) == (10, 5)
     assert total.refused == {"quarantined: event type sesion is not declared": 1}
 
+    assert compacted(workspace) == 109, "the stream compacts while it runs"
+
+    more = write_events(tmp_path / "more.parquet", 200, 3)
+    assert plumb(workspace, *append, more).returncode == 0
     moved = plumb(workspace, "stream", "compact", "--catalog", "subscription")
-    assert "109 events moved to the batch log, 1 rows to the dead letters" in " ".join(moved.stderr.split())
+    assert "3 events moved to the batch log, 0 rows to the dead letters" in " ".join(moved.stderr.split())
     stats = json.loads(plumb(workspace, "events", "stats", "--json").stdout)
-    assert stats[0]["events"] == 109
+    assert stats[0]["events"] == 112
 
 
 def test_a_stream_without_a_store_that_fits_says_so_in_a_line(tmp_path: Path) -> None:
