@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from features.declarations import Catalog, View
 from features.errors import explain
+from transforms.candidates import OWNER, SplitGraph
 from transforms.errors import GraphError
 from transforms.explanation import explain_rows, plan_coalitions
 from transforms.graph import Tensors, finish, input_specs
@@ -33,7 +34,7 @@ Finisher = Callable[[pa.Table], Arrays]
 
 
 class ServedModel(tf.Module):
-    """Graph and network as one module with three signatures."""
+    """Graph and network as one module with four signatures."""
 
     def __init__(self, graph: Any, network: keras.Model, record: dict[str, Any]) -> None:
         super().__init__()
@@ -43,10 +44,14 @@ class ServedModel(tf.Module):
         self.tracked = [variable.value for variable in network.variables]
         self._reference = np.array(record["reference"], dtype=np.float32)
         self._coalitions = plan_coalitions(record["transformed_groups"])
+        self._split = SplitGraph(graph.transform_fn)
+        self._request_fields = {OWNER, *(entry["name"] for entry in record["request_fields"])}
         specs = _specs_of(record)
+        by_candidate = {**specs, OWNER: tf.TensorSpec([None], tf.int64, name=OWNER)}
         self.serve = tf.function(self._serve, input_signature=[specs])
         self.finish = tf.function(self._finish, input_signature=[specs])
         self.explain = tf.function(self._explain, input_signature=[specs])
+        self.serve_candidates = tf.function(self._serve_candidates, input_signature=[by_candidate])
 
     def _serve(self, inputs: Tensors) -> Tensors:
         return self._predict(self.graph.transform_fn(inputs)["transformed"])
@@ -61,6 +66,11 @@ class ServedModel(tf.Module):
         return explain_rows(
             self._coalitions, tf.constant(self._reference), transformed, lambda rows: self._predict(rows)["score"]
         )
+
+    def _serve_candidates(self, inputs: Tensors) -> Tensors:
+        users = {name: tensor for name, tensor in inputs.items() if name not in self._request_fields}
+        candidates = {name: tensor for name, tensor in inputs.items() if name in self._request_fields}
+        return self._predict(self._split.transform(users, candidates))
 
     def _predict(self, transformed: tf.Tensor) -> Tensors:
         outputs = self.network(transformed, training=False)
@@ -90,7 +100,8 @@ def export_model(graph_dir: Path, network_path: Path, out_dir: Path, *, delay_bu
             the outcome within each of K delay-bucket edges. Layers that Keras does not know must have been imported.
         out_dir: gets ``saved_model/`` and ``model.json``. All signatures take the same inputs by name: ``serving_default``
             gives ``score`` float32 (n,) and, where K > 0, ``within`` float32 (n, K); ``features`` also integers, finished
-            and transformed; ``explain`` gives ``contributions`` float32 (n, G) and ``base`` float32 (n,).
+            and transformed; ``explain`` gives ``contributions`` float32 (n, G) and ``base`` float32 (n,). ``candidates``
+            gives what ``serving_default`` does, from request fields and ``owner`` int64 of shape (n,) and all else (u,).
         delay_buckets_s: the K ascending edges.
 
     Raises:
@@ -106,7 +117,12 @@ def export_model(graph_dir: Path, network_path: Path, out_dir: Path, *, delay_bu
                     expected=f"{expected[0]} -> {expected[1]}", next_step="train the network on the features of this graph")
         )  # fmt: skip
     module = ServedModel(tf.saved_model.load(str(graph_dir / "transform_fn")), network, record)
-    signatures = {"serving_default": module.serve, "features": module.finish, "explain": module.explain}
+    signatures = {
+        "serving_default": module.serve,
+        "features": module.finish,
+        "explain": module.explain,
+        "candidates": module.serve_candidates,
+    }
     partial = out_dir / f"{SAVED_MODEL}.partial"
     tf.saved_model.save(module, str(partial), signatures=signatures)
     shutil.rmtree(out_dir / SAVED_MODEL, ignore_errors=True)
