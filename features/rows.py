@@ -88,6 +88,42 @@ QUALITY: Final = pa.schema(
 """
 
 
+PREDICTION: Final = pa.schema(
+    [
+        pa.field("request_id", pa.string(), nullable=False),
+        pa.field("answered_at", TIME, nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("model_version", pa.int64(), nullable=False),
+        pa.field("view_key", pa.string(), nullable=False),
+        pa.field("revision", pa.string(), nullable=False),
+        pa.field("entity_id", pa.string(), nullable=False),
+        pa.field("now", TIME, nullable=False),
+        pa.field("log_partition", pa.int32(), nullable=False),
+        pa.field("log_offset", pa.int64(), nullable=False),
+        pa.field("shard_offset", pa.int64(), nullable=False),
+        pa.field("profiles_as_of", TIME),
+        pa.field("state_hash", pa.int64(), nullable=False),
+        pa.field("profile_hash", pa.int64(), nullable=False),
+        pa.field("inputs_hash", pa.int64(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("cold", pa.bool_(), nullable=False),
+        pa.field("degraded", pa.string()),
+        pa.field("state", pa.large_binary()),
+        pa.field("fields", pa.string()),
+        pa.field("integers", pa.list_(pa.int64())),
+        pa.field("finished", pa.list_(pa.float32())),
+        pa.field("transformed", pa.list_(pa.float32())),
+    ]
+)
+"""One entity of an answered request: what the model saw of it, by name and by hash, and what it said.
+
+``log_offset`` is the last event of the entity that its state holds; ``shard_offset`` how far its whole shard had been read,
+so that an event the stream lost is missed too. ``profiles_as_of`` is the time as of which the store's profile values stood,
+null where they were of no single time. ``features.fingerprints`` says what the hashes stand for. The last five columns are
+null but for a sample of whole rows: state bytes, profile values and request fields as one JSON object, the graph's outputs.
+"""
+
+
 def profile_schema(catalog: Catalog, profile: str) -> pa.Schema:
     """One row for each (entity, valid_from): values that hold from ``valid_from``, known from ``created_time``."""
     return pa.schema(

@@ -51,6 +51,10 @@ class Workspace:
         """Folder of one registered model version: SavedModel, ``model.json``, report."""
         return self.root / "models" / name / str(version)
 
+    def predictions(self, model: str) -> Path:
+        """Folder of the rows that a model's servers have answered with, in segment files."""
+        return self.root / "predictions" / model
+
     @property
     def control_database(self) -> Path:
         """SQLite file with versions and, later, rollouts, verdicts and audit; unused where ``control_url`` names another."""

@@ -42,6 +42,7 @@ class Inputs:
             for a cold entity.
         age_s: (n,) seconds from the shard's as-of time to ``now``, at least 0.
         degraded: (n,) why the answer is worse than it could be, or None.
+        watermarks: position of each shard that was read.
     """
 
     tensors: dict[str, list[Any] | NDArray[np.int64]]
@@ -50,6 +51,7 @@ class Inputs:
     log_offset: list[int]
     age_s: list[float]
     degraded: list[str | None]
+    watermarks: dict[int, Watermark]
 
 
 def look_up(store: OnlineReader, request: ScoreRequest, profile_fields: Sequence[Field], freshness_sla_s: int) -> Inputs:
@@ -75,6 +77,7 @@ def look_up(store: OnlineReader, request: ScoreRequest, profile_fields: Sequence
         log_offset=_offsets(found, request.entity_ids),
         age_s=[age / layout.US_PER_S for age in age_us],
         degraded=degraded,
+        watermarks=found.watermarks,
     )
 
 

@@ -17,7 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from features.codec import encode_states
 from features.declarations import Catalog, View
 from features.errors import StoreError, explain
-from features.events import DEDUPLICATION_HORIZON_S, deduplicate, read_events
+from features.events import DEDUPLICATION_HORIZON_S, deduplicate, find_markers, log_position, read_events
 from features.online.addresses import ViewVersion, open_store
 from features.online.records import check_position
 from features.online.store import NO_OFFSET, OnlineStore, Watermark
@@ -103,8 +103,11 @@ def fill_shard(job: _Job, shard: int) -> Materialized:
     """Fold one partition of the log as known at the job's time and commit its states, profiles and position at once."""
     catalog, view = job.catalog, job.view
     workspace = Workspace(job.root)
-    log = read_events(workspace, catalog, view.entity, known_by_us=job.as_of_us, lag_s=view.lag_s, partition=shard)
-    events = deduplicate(log, horizon_s=DEDUPLICATION_HORIZON_S)
+    known_by_us, lag_s = job.as_of_us, view.lag_s
+    last, ingest_us = log_position(workspace, catalog, view.entity, shard, known_by_us=known_by_us, lag_s=lag_s)
+    log = read_events(workspace, catalog, view.entity, known_by_us=known_by_us, lag_s=lag_s, partition=shard)
+    # What came between the two reads is left to whoever goes on from the position.
+    events = deduplicate(log.filter(pa.array(log["log_offset"].to_numpy() <= last)), horizon_s=DEDUPLICATION_HORIZON_S)
     encoded = events["entity_id"].combine_chunks().dictionary_encode()
     ids, owner = encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     offsets = np.full(len(ids), -1, dtype=np.int64)
@@ -112,10 +115,10 @@ def fill_shard(job: _Job, shard: int) -> Materialized:
     tiles = fold(no_tiles(), events, owner, plan_fold(catalog.signals_of(view)))
     states = dict(zip(ids, encode_states(tiles, np.full(len(ids), shard), offsets).to_pylist(), strict=True))
     profiles = _profiles_of(workspace, catalog, view, job.as_of_us, shard)
-    last = int(log["log_offset"].to_numpy().max(initial=NO_OFFSET))
-    ingest_us = int(log["ingest_time"].cast(pa.int64()).to_numpy().max(initial=0))
+    erased = dict.fromkeys(find_markers(workspace, catalog, view.entity, partition=shard).entity_ids, b"")
+    states, profiles = erased | states, erased | profiles
     with open_store(job.store, ViewVersion.of(catalog, view)) as store:
-        commit_all(store, shard, states, profiles, Watermark(last, ingest_us, job.as_of_us))
+        commit_all(store, shard, states, profiles, Watermark(last, ingest_us, job.as_of_us, profiles_as_of_us=job.as_of_us))
     return Materialized(shard, events.num_rows, len(ids), sum(map(len, states.values())))
 
 

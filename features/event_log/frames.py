@@ -52,8 +52,12 @@ def encode_frame(events: pa.Table, first_offset: int, ingest_us: int) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, events.schema) as writer:
         writer.write_table(events.combine_chunks())
-    payload = sink.getvalue()
-    header = HEADER.pack(MAGIC, payload.size, events.num_rows, first_offset, ingest_us, crc32(payload))
+    return frame_payload(sink.getvalue(), events.num_rows, first_offset, ingest_us)
+
+
+def frame_payload(payload: pa.Buffer, rows: int, first_offset: int, ingest_us: int) -> bytes:
+    """A payload behind its header."""
+    header = HEADER.pack(MAGIC, payload.size, rows, first_offset, ingest_us, crc32(payload))
     return b"".join((header, CHECKSUM.pack(crc32(header)), payload))
 
 

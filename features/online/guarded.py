@@ -7,7 +7,7 @@ copy or nothing at all stands in for the value. An entity without state or profi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from zlib import crc32
 
@@ -16,7 +16,7 @@ from features.errors import StoreUnavailable
 from features.online.breaker import Breaker
 from features.online.copies import Copy, LocalCopies
 from features.online.records import encode_entity_ids
-from features.online.store import Lookup, OnlineReader, Watermark
+from features.online.store import MIXED, Lookup, OnlineReader, Watermark
 
 STORE_UNAVAILABLE: Final = "store_unavailable"
 """The store did not answer within the time budget."""
@@ -66,6 +66,9 @@ class _Rows:
     def lower(self, shard: int, mark: Watermark) -> None:
         """A shard's position is the oldest one that any of its values stands for."""
         known = self.watermarks.get(shard)
+        if known is not None and known.profiles_as_of_us != mark.profiles_as_of_us:
+            known, mark = (replace(each, profiles_as_of_us=MIXED) for each in (known, mark))
+            self.watermarks[shard] = known
         if known is None or (mark.as_of_us, mark.log_offset) < (known.as_of_us, known.log_offset):
             self.watermarks[shard] = mark
 

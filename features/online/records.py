@@ -20,8 +20,8 @@ from features.online.store import (
 )
 from features.partitions import PARTITION_HASH
 
-STORE_FORMAT: Final = 2
-WATERMARK_RECORD: Final = struct.Struct("<5q")
+STORE_FORMAT: Final = 3
+WATERMARK_RECORD: Final = struct.Struct("<6q")
 
 
 def encode_entity_id(entity_id: str) -> bytes:
@@ -127,10 +127,11 @@ def identify(view_key: str, view_hash: str, partitions: int) -> dict[str, object
 
 
 def pack_watermark(watermark: Watermark) -> bytes:
-    """The shard's position as stored: five little-endian int64."""
+    """The shard's position as stored: six little-endian int64."""
     return WATERMARK_RECORD.pack(
-        watermark.log_offset, watermark.ingest_time_us, watermark.as_of_us, watermark.epoch, watermark.filling_to
-    )
+        watermark.log_offset, watermark.ingest_time_us, watermark.as_of_us, watermark.epoch, watermark.filling_to,
+        watermark.profiles_as_of_us,
+    )  # fmt: skip
 
 
 def unpack_watermark(record: bytes | memoryview | None) -> Watermark:

@@ -21,6 +21,9 @@ MAX_ENTITY_ID_BYTES: Final = 511
 NO_OFFSET: Final = -1
 """The log offset of a shard into which nothing has been folded yet."""
 
+MIXED: Final = -1
+"""``Watermark.profiles_as_of_us`` of profile values that are of no single time."""
+
 CHANGELOG_COMMITS: Final = 256
 """How many of its newest commits a shard's changelog holds."""
 
@@ -45,6 +48,8 @@ class Watermark:
         epoch: number of the writer that committed; every ``claim`` adds one.
         filling_to: while a fill of several commits is under way, the log offset that it leads to, else ``NO_OFFSET``.
             Some states then stand at that offset already, so only the same fill, repeated, may go on from here.
+        profiles_as_of_us: the shard's profile values are those known at this time, UTC microseconds; 0 before the first
+            fill, ``MIXED`` where values of several fills stand together in one answer.
     """
 
     log_offset: int = NO_OFFSET
@@ -52,6 +57,7 @@ class Watermark:
     as_of_us: int = 0
     epoch: int = 0
     filling_to: int = NO_OFFSET
+    profiles_as_of_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
