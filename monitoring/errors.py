@@ -23,3 +23,11 @@ class TrafficChanged(TemporaryError):
 
 class LeaseLost(TemporaryError):
     """Another controller has taken over; this one may record nothing more."""
+
+
+class PlanError(PermanentError):
+    """A rollout plan contradicts itself or is not one."""
+
+
+class ObservationError(PermanentError):
+    """Columns of one tick of observations do not fit together."""
