@@ -1,7 +1,7 @@
 """What a rollout does next: a pure function of its state, the latest verdicts, its plan and the time.
 
-The controller carries an action out and then records the state that ``advance`` gives for it; a controller that dies in
-between finds the old state and takes the same action again, so carrying one out twice must do no harm.
+The controller records the state that ``advance`` gives for an action, then carries the action out; a controller that dies in
+between finds the new state and carries the action out again, so carrying one out twice must do no harm.
 """
 
 from __future__ import annotations
