@@ -66,7 +66,7 @@ def materialize(
     """
     address = str(store or workspace.online(view.key))
     open_store(address, ViewVersion.of(catalog, view), create=True).close()
-    job = _Job(workspace.root, catalog, view, as_of_us, address)
+    job = FillJob(workspace.root, catalog, view, as_of_us, address)
     options = PipelineOptions(flags=[], runner=runner, save_main_session=False)
     with TemporaryDirectory(prefix="plumb-materialize-") as folder:
         results = Path(folder)
@@ -78,7 +78,9 @@ def materialize(
 
 
 @dataclass(frozen=True)
-class _Job:
+class FillJob:
+    """One fill; pickled to the workers."""
+
     root: Path
     catalog: Catalog
     view: View
@@ -89,7 +91,7 @@ class _Job:
 class _FillShard(beam.DoFn):
     """Fold one log partition and commit it as one shard."""
 
-    def __init__(self, job: _Job, results: Path) -> None:
+    def __init__(self, job: FillJob, results: Path) -> None:
         self._job = job
         self._results = results
 
@@ -99,7 +101,7 @@ class _FillShard(beam.DoFn):
         return iter(())
 
 
-def fill_shard(job: _Job, shard: int) -> Materialized:
+def fill_shard(job: FillJob, shard: int) -> Materialized:
     """Fold one partition of the log as known at the job's time and commit its states, profiles and position at once."""
     catalog, view = job.catalog, job.view
     workspace = Workspace(job.root)
