@@ -1,0 +1,216 @@
+"""What has been seen of a rollout's stage, in bounded space: enough for every gate, and no request kept.
+
+``begin``, then ``fold`` for every tick, and ``enter_stage`` with every shift; ``gates.judge`` reads it. A controller keeps
+``Evidence.to_json`` and goes on from there after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from monitoring.rollout.histograms import MAX_SLICES, Histograms, count_users, forget_users, open_histograms
+from monitoring.rollout.observations import CANARY, Observations
+from monitoring.rollout.outcomes import Outcomes, fold_labels, open_outcomes
+from monitoring.rollout.panels import Panel, admit, open_panel
+from monitoring.rollout.plan import Plan
+
+REFERENCE_USERS: Final = 256
+REFERENCE_ROWS: Final = 128
+SLOW_QUANTILE: Final = 0.95
+RECENT_REQUESTS: Final = 1_000.0
+"""Canary requests over which recent rates are averaged; stable's span the same time."""
+SLICES: Final = MAX_SLICES + 1
+"""Slice 0 is everybody."""
+EVENTS: Final = ("errors", "degraded", "latency")
+MOMENTS: Final = (
+    "users", "errors", "degraded", "timed", "latency", "scored", "score", "score_squared", "surprise", "surprise_squared",
+)  # fmt: skip
+"""Sums over each user's first request: failures, degraded answers, users whose latency could be judged and slow ones, users
+with a score, its sums, and those of the log loss that the score itself expects."""
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One kind of event: users by the revision on which they met their first (slices, 2), all events (slices, 2), and
+    events (2,) discounted by the requests since."""
+
+    panel: Panel
+    users: Ints
+    events: Ints
+    recent: Floats
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of one stage, except ``outcomes``, which go through all. Pairs are (stable, canary).
+
+    ``seen_us`` is the end of the last tick with a request of each revision. ``requests`` (slices, 2) counts requests,
+    ``recent`` (2,) discounted ones, ``firsts`` bins each user's first score and latency, ``moments`` (2, 10) sums over first
+    requests, ``rows`` bins the features of each user's first whole row.
+    """
+
+    stage: int
+    percent: int
+    begun_us: int
+    seen_us: tuple[int, int]
+    requests: Ints
+    recent: Floats
+    firsts: Histograms
+    moments: Floats
+    tallies: Mapping[str, Tally]
+    rows: Histograms
+    outcomes: Outcomes
+
+    @property
+    def price(self) -> float:
+        """The canary's share of users, the price of every bet."""
+        return self.percent / 100
+
+    @property
+    def slow_over_s(self) -> float:
+        """Seconds that 95 % of stable's first users did not have to wait."""
+        return float(np.nanquantile(self.firsts.reference[:, 1], SLOW_QUANTILE))
+
+    def moment(self, name: str) -> Floats:
+        """One of ``MOMENTS``: (2,)."""
+        return np.asarray(self.moments[:, MOMENTS.index(name)])
+
+
+def begin(plan: Plan, now_us: int = 0) -> Evidence:
+    """Evidence of the plan's first stage: nothing seen."""
+    return Evidence(
+        stage=0,
+        percent=plan.stages[0].percent,
+        begun_us=now_us,
+        seen_us=(now_us, now_us),
+        requests=np.zeros((SLICES, 2), np.int64),
+        recent=np.zeros(2),
+        firsts=open_histograms(("score", "latency_s"), REFERENCE_USERS, SLICES),
+        moments=np.zeros((2, len(MOMENTS))),
+        tallies={name: _open_tally() for name in EVENTS},
+        rows=open_histograms((), REFERENCE_ROWS),
+        outcomes=open_outcomes(),
+    )
+
+
+def enter_stage(evidence: Evidence, plan: Plan, stage: int, now_us: int) -> Evidence:
+    """Evidence of another stage: each stage is judged on its own requests; bins stay, and so do matured labels."""
+    fresh = begin(plan, now_us)
+    return replace(
+        fresh,
+        stage=stage,
+        percent=plan.stages[stage].percent,
+        firsts=forget_users(evidence.firsts),
+        rows=forget_users(evidence.rows),
+        outcomes=evidence.outcomes,
+    )
+
+
+def fold(evidence: Evidence, observations: Observations) -> Evidence:
+    """Evidence with one more tick. However requests are cut into ticks, the outcome is the same but for rounding."""
+    if len(observations):
+        evidence = _fold_requests(evidence, observations)
+    if len(observations.features):
+        evidence = _fold_rows(evidence, observations)
+    if len(observations.label):
+        base = evidence.firsts.reference[:, 0]
+        centre = float(np.clip(np.nanmean(base), 1e-4, 1 - 1e-4)) if evidence.firsts.ready else 0.5
+        evidence = replace(evidence, outcomes=fold_labels(evidence.outcomes, observations, centre))
+    return evidence
+
+
+def _fold_requests(evidence: Evidence, seen: Observations) -> Evidence:
+    answered = ~seen.failed
+    values = np.stack([seen.score.astype(np.float64), seen.latency_s], axis=1)
+    values[seen.failed] = np.nan
+    firsts, positions, start = count_users(evidence.firsts, values, seen.arm, seen.entity, seen.slice_code)
+    evidence = replace(evidence, firsts=firsts)
+    slow = np.zeros(len(seen), np.bool_)
+    if firsts.ready:
+        slow = answered & (seen.latency_s > evidence.slow_over_s) & (np.arange(len(seen)) >= start)
+    happened = {"errors": seen.failed, "degraded": answered & seen.degraded, "latency": slow}
+    last_us = np.where(np.bincount(seen.arm, minlength=2) > 0, seen.at_us, evidence.seen_us)
+    weights, kept = _discounts(seen.arm, evidence.price)
+    return replace(
+        evidence,
+        seen_us=(int(last_us[0]), int(last_us[1])),
+        requests=evidence.requests + _by_slice(seen.arm, seen.slice_code),
+        recent=evidence.recent * kept + np.bincount(seen.arm, weights, minlength=2),
+        moments=evidence.moments + _sum_firsts(seen, positions, slow, start),
+        tallies={name: _fold_event(tally, seen, happened[name], (weights, kept)) for name, tally in evidence.tallies.items()},
+    )
+
+
+def _fold_event(tally: Tally, seen: Observations, happened: npt.NDArray[np.bool_], discount: tuple[Floats, Floats]) -> Tally:
+    weights, kept = discount
+    arm, codes = seen.arm[happened], seen.slice_code[happened]
+    panel, positions = admit(tally.panel, seen.entity[happened])
+    return Tally(
+        panel=panel,
+        users=tally.users + _by_slice(arm[positions], codes[positions]),
+        events=tally.events + _by_slice(arm, codes),
+        recent=tally.recent * kept + np.bincount(arm, weights[happened], minlength=2),
+    )
+
+
+def _fold_rows(evidence: Evidence, seen: Observations) -> Evidence:
+    rows = evidence.rows if evidence.rows.names else open_histograms(seen.feature_names, REFERENCE_ROWS)
+    columns = [seen.feature_names.index(name) for name in rows.names]
+    values = seen.features[:, columns].astype(np.float64)
+    rows, _, _ = count_users(rows, values, seen.feature_arm, seen.feature_entity)
+    return replace(evidence, rows=rows)
+
+
+def _sum_firsts(seen: Observations, positions: Ints, slow: npt.NDArray[np.bool_], start: int) -> Floats:
+    failed, score = seen.failed[positions], seen.score[positions].astype(np.float64)
+    scored = ~failed & ~np.isnan(score)
+    score = np.where(scored, score, 0.5)
+    surprise = np.where(scored, entropy(score), 0.0)
+    score = np.where(scored, score, 0.0)
+    timed = ~failed & (positions >= start)
+    columns = [
+        np.ones(len(positions)), failed, seen.degraded[positions] & ~failed, timed, slow[positions],
+        scored, score, score**2, surprise, surprise**2,
+    ]  # fmt: skip
+    on_canary = (seen.arm[positions] == CANARY).astype(np.float64)
+    sums = np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
+    return np.stack([(1 - on_canary) @ sums, on_canary @ sums])
+
+
+def entropy(score: Floats) -> Floats:
+    """The log loss that a probability expects of itself, nats: what confidence-based estimation sums up."""
+    score = np.clip(score, 1e-9, 1 - 1e-9)
+    return np.asarray(-(score * np.log(score) + (1 - score) * np.log1p(-score)))
+
+
+def _by_slice(arm: npt.NDArray[np.int8], slice_code: npt.NDArray[np.int16]) -> Ints:
+    counts = np.zeros((SLICES, 2), np.int64)
+    inside = (slice_code > 0) & (slice_code < SLICES)
+    counts += np.bincount(slice_code[inside] * 2 + arm[inside], minlength=SLICES * 2).reshape(SLICES, 2)
+    counts[0] = np.bincount(arm, minlength=2)
+    return counts
+
+
+def _discounts(arm: npt.NDArray[np.int8], price: float) -> tuple[Floats, Floats]:
+    """Weight of each request at the tick's end, and what the tick leaves of older sums (2,).
+
+    A request's weight falls by 1/e with each ``RECENT_REQUESTS`` canary requests, of stable with as many as come meanwhile.
+    """
+    rates = 1 / (RECENT_REQUESTS * np.array([(1 - price) / price, 1.0]))
+    later = np.zeros(len(arm))
+    totals = np.bincount(arm, minlength=2)
+    for side in (0, 1):
+        later[arm == side] = np.arange(totals[side] - 1, -1, -1)
+    return np.exp(-later * rates[arm]), np.exp(-totals * rates)
+
+
+def _open_tally() -> Tally:
+    return Tally(open_panel(), np.zeros((SLICES, 2), np.int64), np.zeros((SLICES, 2), np.int64), np.zeros(2))
