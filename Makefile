@@ -30,7 +30,7 @@ UV_READY := $(if $(filter uv,$(UV)),,$(TOOLS)/.ready)
 export PYTHONSAFEPATH := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup demo test e2e check bench bench-online bench-stream format lock clean python
+.PHONY: help setup demo test e2e check bench bench-online bench-stream bench-rollouts format lock clean python
 
 help:  ## list the targets (this)
 	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ bench-online: $(VENV)/.ready  ## measure lookups on Redis and LMDB beside raw re
 
 bench-stream: $(VENV)/.ready  ## measure the stream: events into the store, freshness, beside Beam's sliding windows
 	PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.stream
+
+bench-rollouts: $(VENV)/.ready  ## simulate rollouts: good canaries rolled back, bad ones found, beside common judges
+	$(VENV)/bin/python -m benchmarks.rollouts
 
 format: $(VENV)/.ready  ## rewrite the code as `make check` wants it
 	$(VENV)/bin/ruff check --fix $(CODE)

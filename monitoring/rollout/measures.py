@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from monitoring.rollout.evidence import SLICES, Evidence, Tally
+from monitoring.rollout.evidence import Evidence, Tally
 from monitoring.rollout.features_gate import KINDS, find_drifts
-from monitoring.rollout.histograms import MISSING
+from monitoring.rollout.histograms import MAX_SLICES, MISSING
 from monitoring.rollout.outcomes import SUMS
 from monitoring.rollout.sequential import (
     HARMS,
@@ -25,6 +25,9 @@ from monitoring.rollout.sequential import (
     mix,
     rank_ratios,
 )
+
+Counts = npt.NDArray[np.int64]
+_Number = TypeVar("_Number", np.int64, np.float64)
 
 PROOF_LEVEL: Final = 0.05
 """The chance that a "bound" proof passes a canary that is worse than the tolerance."""
@@ -58,11 +61,13 @@ class Measurement:
 
 
 def measure_errors(evidence: Evidence, price: float, needed: float) -> Measurement:
-    return measure_event(evidence, price, needed, "errors")
+    """Failed requests."""
+    return _measure_event(evidence, price, needed, "errors")
 
 
 def measure_degraded(evidence: Evidence, price: float, needed: float) -> Measurement:
-    return measure_event(evidence, price, needed, "degraded")
+    """Answers given without the store."""
+    return _measure_event(evidence, price, needed, "degraded")
 
 
 def measure_latency(evidence: Evidence, price: float, needed: float) -> Measurement:
@@ -70,40 +75,32 @@ def measure_latency(evidence: Evidence, price: float, needed: float) -> Measurem
     tally = evidence.tallies["latency"]
     users = int(evidence.moment("timed")[1])
     if not evidence.firsts.ready:
-        return Measurement(users, [Reading("", 0.0, needed, 0.0)])
-    shares = _shares_without_missing(evidence.firsts.shares[1:2])
-    rises = rank_ratios(shares, SHIFTS[SHIFTS > 0], np.zeros(0))
-    readings = []
-    for index, what, cost in _slices(evidence):
-        events = _event_wealth(tally, index, price)
-        ranks = mix(log_wealth(_values(evidence, index, 1), rises[0], price))
-        both = float(np.logaddexp(events, ranks)) - math.log(2)
-        readings.append(Reading(what, both, needed + cost, _rate_effect(evidence, tally, index), index))
+        return Measurement(users, [_nothing(needed)])
+    rises = rank_ratios(_present(evidence.firsts.shares)[1], SHIFTS[SHIFTS > 0], np.zeros(0))
+    ranks = mix(log_wealth(_present(evidence.firsts.counts)[:, 1], rises, price))
+    both = np.logaddexp(_event_wealth(tally, price), ranks) - math.log(2)
+    readings = _read_slices(evidence, both, _rate_effects(evidence, tally), needed)
     return Measurement(users, readings, _upper_share(evidence, "latency", "timed"))
 
 
-def measure_event(evidence: Evidence, price: float, needed: float, name: str) -> Measurement:
+def _measure_event(evidence: Evidence, price: float, needed: float, name: str) -> Measurement:
     tally = evidence.tallies[name]
-    readings = [
-        Reading(what, _event_wealth(tally, index, price), needed + cost, _rate_effect(evidence, tally, index), index)
-        for index, what, cost in _slices(evidence)
-    ]
+    readings = _read_slices(evidence, _event_wealth(tally, price), _rate_effects(evidence, tally), needed)
     return Measurement(int(evidence.moment("users")[1]), readings, _upper_share(evidence, name, "users"))
 
 
-def _event_wealth(tally: Tally, index: int, price: float) -> float:
-    """Each user's first event: given that it happened, was the user on the canary more often than the price says?"""
-    return float(mix(log_wealth(tally.users[index][:, None], HARMS[:, None], price)))
+def _event_wealth(tally: Tally, price: float) -> Floats:
+    """Each user's first event: given that it happened, was the user on the canary more often than the price says? (slices,)."""
+    return mix(log_wealth(tally.users[..., None], HARMS[:, None], price))
 
 
-def _rate_effect(evidence: Evidence, tally: Tally, index: int) -> float:
-    """Canary's share of requests less stable's: over the stage, or lately if that is more."""
-    rates = tally.events[index] / np.maximum(evidence.requests[index], 1)
-    effect = float(rates[1] - rates[0])
-    if index == 0 and evidence.recent.min() > 0:
-        recent = tally.recent / evidence.recent
-        effect = max(effect, float(recent[1] - recent[0]))
-    return effect
+def _rate_effects(evidence: Evidence, tally: Tally) -> Floats:
+    """Canary's share of requests less stable's (slices,): over the stage, or of everybody lately if that is more."""
+    rates = tally.events / np.maximum(evidence.requests, 1)
+    effects = rates[:, 1] - rates[:, 0]
+    recent = tally.recent / np.maximum(evidence.recent, 1e-9)
+    effects[0] = max(effects[0], recent[1] - recent[0])
+    return np.asarray(effects)
 
 
 def _upper_share(evidence: Evidence, name: str, of: str) -> float:
@@ -135,27 +132,27 @@ def measure_score(evidence: Evidence, price: float, needed: float) -> Measuremen
     """Any change of the distribution, mean and shape: half the stake on ranks, half on any difference between bins."""
     users = int(evidence.moment("scored")[1])
     if not evidence.firsts.ready:
-        return Measurement(users, [Reading("", 0.0, needed, 0.0)])
-    ratios = rank_ratios(_shares_without_missing(evidence.firsts.shares[0:1]), SHIFTS, SPREADS)[0]
-    readings = []
-    for index, what, cost in _slices(evidence):
-        counts = _values(evidence, index, 0)
-        wealth = np.logaddexp(mix(log_wealth(counts, ratios, price)), log_wealth_any_shape(counts, price)) - math.log(2)
-        readings.append(Reading(what, float(wealth), needed + cost, distance(counts), index))
-    return Measurement(users, readings)
+        return Measurement(users, [_nothing(needed)])
+    counts = _present(evidence.firsts.counts)[:, 0]
+    ranks = mix(log_wealth(counts, rank_ratios(_present(evidence.firsts.shares)[0], SHIFTS, SPREADS), price))
+    both = np.logaddexp(ranks, log_wealth_any_shape(counts, price)) - math.log(2)
+    return Measurement(users, _read_slices(evidence, both, distances(counts), needed))
 
 
-def distance(counts: npt.NDArray[np.int64]) -> float:
-    """Largest difference in the share of any bin or of any range of lowest bins: counts (2, K) of stable and canary."""
-    shares = counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
-    apart = shares[1] - shares[0]
-    return float(max(np.abs(apart).max(), np.abs(np.cumsum(apart)).max())) if counts.sum(axis=-1).min() else 0.0
+def distances(counts: Counts) -> Floats:
+    """Largest difference in the share of any bin or of any range of lowest bins: counts (..., 2, K) to (...)."""
+    totals = counts.sum(axis=-1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    apart = shares[..., 1, :] - shares[..., 0, :]
+    largest = np.maximum(np.abs(apart).max(axis=-1), np.abs(np.cumsum(apart, axis=-1)).max(axis=-1))
+    return np.where(totals.min(axis=(-2, -1)) > 0, largest, 0.0)
 
 
 def measure_features(evidence: Evidence, price: float, needed: float) -> Measurement:
+    """Features of whole rows: missing, unseen, shifted."""
     rows = evidence.rows
     if not rows.names or not rows.ready:
-        return Measurement(rows.users(1), [Reading("", 0.0, needed, 0.0)])
+        return Measurement(rows.users(1), [_nothing(needed)])
     readings = [
         Reading(f"{drift.feature} {drift.kind}", drift.log_wealth, drift.log_needed, drift.effect, KINDS.index(drift.kind))
         for drift in find_drifts(rows, price, needed)
@@ -186,30 +183,30 @@ def measure_estimate(evidence: Evidence, _price: float, needed: float) -> Measur
     upper = _upper_difference(means, variances, users)
     effect = float(means[1] - means[0])
     if users[1] < ASYMPTOTIC_USERS:
-        return Measurement(int(users[1]), [Reading("expected log loss", 0.0, needed, 0.0)], upper)
+        return Measurement(int(users[1]), [_nothing(needed)], upper)
     count = float(users.sum())
     width = bound(count * float((variances / users).sum()), count, math.exp(-needed), _count_for_tuning(users))
     return Measurement(int(users[1]), [Reading("expected log loss", needed if effect > width else 0.0, needed, effect)], upper)
 
 
-def _slices(evidence: Evidence) -> list[tuple[int, str, float]]:
-    """Index, name and cost in log wealth of everybody (half the level) and of each slice seen (an even part of the rest)."""
-    cost = math.log(2)
-    seen = np.flatnonzero(evidence.requests.sum(axis=1) > 0)
-    return [(0, "", cost), *((int(index), f"slice {index}", cost + math.log(SLICES - 1)) for index in seen if index)]
+def _read_slices(evidence: Evidence, wealth: Floats, effects: Floats, needed: float) -> list[Reading]:
+    """Everybody for half the level, and each slice that was seen for its part of the other half."""
+    readings = [Reading("", float(wealth[0]), needed + math.log(2), float(effects[0]))]
+    for index in np.flatnonzero(evidence.requests[1:].sum(axis=1)) + 1:
+        cost = math.log(2 * MAX_SLICES)
+        readings.append(Reading(f"slice {index}", float(wealth[index]), needed + cost, float(effects[index]), int(index)))
+    return readings
 
 
-def _values(evidence: Evidence, index: int, column: int) -> npt.NDArray[np.int64]:
-    """Counts (2, 14) of one slice and column of first requests, without failed ones: these are the errors gate's."""
-    counts: npt.NDArray[np.int64] = evidence.firsts.counts[index, column].copy()
-    counts[:, MISSING] = 0
-    return counts
+def _nothing(needed: float) -> Reading:
+    return Reading("", 0.0, needed, 0.0)
 
 
-def _shares_without_missing(shares: Floats) -> Floats:
-    shares = shares.copy()
-    shares[:, MISSING] = 0.0
-    return np.asarray(shares / np.maximum(shares.sum(axis=-1, keepdims=True), 1e-12))
+def _present(binned: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
+    """Counts or shares (..., 14) without what is missing: of a score or a latency, that is a failed request."""
+    kept = binned.copy()
+    kept[..., MISSING] = 0
+    return kept
 
 
 MEASURERS: Final[dict[str, Callable[[Evidence, float, float], Measurement]]] = {

@@ -34,7 +34,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaln, logsumexp
+from scipy.special import betaln
 
 Floats = npt.NDArray[np.float64]
 
@@ -69,7 +69,7 @@ def log_wealth_any_shape(counts: npt.NDArray[np.int64], price: float) -> Floats:
 
 def mix(log_wealths: Floats, axis: int = -1) -> Floats:
     """Log of the mean of wealths, given as logs: the wealth of a player who split the first stake evenly."""
-    return np.asarray(logsumexp(log_wealths, axis=axis) - math.log(log_wealths.shape[axis]))
+    return np.asarray(np.logaddexp.reduce(log_wealths, axis=axis) - math.log(log_wealths.shape[axis]))
 
 
 def rank_ratios(shares: Floats, slopes: Floats, spreads: Floats) -> Floats:
