@@ -64,7 +64,7 @@ class Decision:
 
     action: str
     phase: str
-    percent: float
+    percent: int
     state: dict[str, Any]
     verdicts: Sequence[dict[str, Any]]
     who: str

@@ -44,7 +44,7 @@ class Step:
     sequence: int
     action: str
     phase: str
-    percent: float
+    percent: int
     state: dict[str, Any]
     verdicts: list[dict[str, Any]]
     who: str

@@ -48,7 +48,7 @@ class StepRow(Base):
     sequence: Mapped[int]
     action: Mapped[str]
     phase: Mapped[str]
-    percent: Mapped[float]
+    percent: Mapped[int]
     state: Mapped[dict[str, Any]] = mapped_column(JSON)
     verdicts: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     who: Mapped[str]

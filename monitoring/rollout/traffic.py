@@ -50,7 +50,7 @@ class Canary:
 
     name: str
     target: Target
-    percent: float
+    percent: int
     ready: bool
 
 
@@ -82,7 +82,7 @@ class Traffic(Protocol):
     def start(self, routing: Routing, canary: Target, name: str) -> Routing:
         """Add a canary at 0 %, which begins to load. A plane without names for revisions ignores ``name``."""
 
-    def shift(self, routing: Routing, percent: float) -> Routing:
+    def shift(self, routing: Routing, percent: int) -> Routing:
         """Give the canary this share."""
 
     def promote(self, routing: Routing) -> Routing:
@@ -120,14 +120,9 @@ class PlaneTraffic:
         entry = [{"trafficPercent": 0, "predictor": predictor}]
         return self._patch(routing, [*_standard_mode(document), {"op": "add", "path": "/spec/canary", "value": entry}])
 
-    def shift(self, routing: Routing, percent: float) -> Routing:
-        """Give the canary this share, in whole percent."""
-        if percent != int(percent):
-            raise TrafficError(
-                explain("share cannot be given", which=f"{routing.service} {percent:g} %", expected="whole percent",
-                        got=f"{percent:g}", next_step="correct the plan")
-            )  # fmt: skip
-        return self._patch(routing, [{"op": "replace", "path": "/spec/canary/0/trafficPercent", "value": int(percent)}])
+    def shift(self, routing: Routing, percent: int) -> Routing:
+        """Give the canary this share."""
+        return self._patch(routing, [{"op": "replace", "path": "/spec/canary/0/trafficPercent", "value": percent}])
 
     def promote(self, routing: Routing) -> Routing:
         """Make the canary's predictor the stable one, name and all, so that its process goes on."""
@@ -196,13 +191,13 @@ def read_routing(document: Mapping[str, Any]) -> Routing:
         for entry in spec.get("canary") or ():
             name = entry["predictor"]["name"]
             target = _target(entry["predictor"])
-            canary = Canary(name, target, float(entry["trafficPercent"]), ready_by_name.get(name, False))
+            canary = Canary(name, target, int(entry["trafficPercent"]), ready_by_name.get(name, False))
         predictor = spec["predictor"]
         return Routing(
             metadata["name"], predictor.get("name") or STABLE, _target(predictor), canary, conditions.get("Ready") == "True",
             str(metadata["resourceVersion"]),
         )  # fmt: skip
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TrafficError(
             explain("service cannot be read", which="InferenceService", expected="one of plumb up", got=repr(error),
                     next_step="look at it on the admin API")

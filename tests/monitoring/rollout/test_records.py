@@ -40,7 +40,7 @@ from monitoring.rollout.records import (
 
 NEW = NewRollout("churn", "churn", stable_version=1, canary_version=2, plan=describe_plan(DEFAULT_PLAN))
 ANN = Request("ann", "better in every slice", 1_700_000_000 * US_PER_S)
-START = Decision("start", "running", 5.0, {"stage": 0}, [], "controller", "started")
+START = Decision("start", "running", 5, {"stage": 0}, [], "controller", "started")
 NOW_US = ANN.at_us + 5 * US_PER_S
 
 
@@ -93,7 +93,7 @@ def test_two_decisions_on_the_same_ground_cannot_both_be_recorded(workspace: Wor
     made = request_rollout(workspace, NEW, ANN)
     record_step(workspace, lease, made, START, NOW_US)
     with pytest.raises(RolloutError, match="stepped meanwhile: rollout 1; expected step 1; got step 2"):
-        record_step(workspace, lease, made, replace(START, action="shift", percent=25.0), NOW_US)
+        record_step(workspace, lease, made, replace(START, action="shift", percent=25), NOW_US)
 
 
 def test_a_controller_without_the_lease_records_nothing(workspace: Workspace, lease: Lease) -> None:
@@ -106,7 +106,7 @@ def test_a_controller_without_the_lease_records_nothing(workspace: Workspace, le
 
 def test_a_finished_rollout_is_work_until_traffic_follows_it(workspace: Workspace, lease: Lease) -> None:
     made = request_rollout(workspace, NEW, ANN)
-    over = record_step(workspace, lease, made, replace(START, action="abort", phase="aborted", percent=0.0), NOW_US)
+    over = record_step(workspace, lease, made, replace(START, action="abort", phase="aborted", percent=0), NOW_US)
     assert [entry.step for entry in list_work(workspace)] == [over]
     with pytest.raises(RolloutError, match="service has an open rollout"):
         request_rollout(workspace, NEW, ANN)
@@ -122,7 +122,7 @@ def test_commands_keep_who_and_why_and_are_done_with_the_step_they_cause(workspa
     command = request_command(workspace, 1, "pause", bob)
     assert request_command(workspace, 1, "pause", bob) == command
     assert [(entry, standing.step.sequence) for entry, standing in list_pending(workspace)] == [(command, 2)]
-    paused = Decision("pause", "paused", 5.0, {}, [], "bob", "support calls")
+    paused = Decision("pause", "paused", 5, {}, [], "bob", "support calls")
     record_step(workspace, lease, running, paused, NOW_US + 1, command=command)
     assert list_pending(workspace) == []
     refused = request_command(workspace, 1, "resume", bob)

@@ -1,0 +1,158 @@
+"""What the gates see: events of requests, gathered as they come and handed over once a tick.
+
+Memory is bounded: rows beyond ``most_rows`` a tick, and requests beyond ``most_waiting`` whose reply is still out, are
+dropped and counted. A tick says how much was lost, and a loss is evidence that something is wrong: ``check_collection``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from monitoring.rollout.events import Answered, Asked, UnreadableEvent, hash_entity, read_event
+from monitoring.rollout.observations import Observations
+from monitoring.verdicts import Outcome, Severity, Verdict
+
+MOST_ROWS: Final = 200_000
+MOST_WAITING: Final = 50_000
+MOST_LOST: Final = 0.05
+"""Share of events that may be lost before a rollout is judged blind."""
+Row = tuple[int, int, bool, float, bool, float]
+"""Arm, entity, failed, latency in seconds, degraded, score."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Events since watching began: ``kept`` for the gates, lost because there were too many or because they were unreadable."""
+
+    kept: int = 0
+    dropped: int = 0
+    unreadable: int = 0
+
+    @property
+    def lost_share(self) -> float:
+        total = self.kept + self.dropped + self.unreadable
+        return (self.dropped + self.unreadable) / total if total else 0.0
+
+
+@dataclass
+class _Watch:
+    """One service: which revision is which arm, and since when a request counts."""
+
+    arms: Mapping[str, int]
+    since_us: int
+    rows: list[Row] = field(default_factory=list)
+    kept: int = 0
+    dropped: int = 0
+
+
+class Collector:
+    """Gathers events of the services that are watched; ``receive`` may be called from any thread."""
+
+    def __init__(self, *, most_rows: int = MOST_ROWS, most_waiting: int = MOST_WAITING) -> None:
+        self._most_rows = most_rows
+        self._most_waiting = most_waiting
+        self._lock = threading.Lock()
+        self._watched: dict[str, _Watch] = {}
+        self._asked: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._unreadable = 0
+        self._received = 0
+
+    def receive(self, headers: Mapping[str, str], body: bytes) -> bool:
+        """Take in one event; False where it cannot be read."""
+        try:
+            event = read_event(headers, body)
+        except UnreadableEvent:
+            with self._lock:
+                self._received += 1
+                self._unreadable += 1
+            return False
+        with self._lock:
+            self._received += 1
+            watch = self._watched.get(event.service)
+            if watch is None:
+                return True
+            if isinstance(event, Asked):
+                self._asked[event.id] = event.entities
+                if len(self._asked) > self._most_waiting:
+                    self._asked.popitem(last=False)
+            else:
+                self._keep(watch, event)
+        return True
+
+    def watch(self, service: str, arms: Mapping[str, int], since_us: int) -> None:
+        """Count requests of these revisions from now on, if they were routed at ``since_us`` (UTC microseconds) or later.
+
+        Args:
+            arms: 0 for stable or 1 for canary, by revision.
+        """
+        with self._lock:
+            present = self._watched.get(service)
+            if present is None or (present.arms, present.since_us) != (arms, since_us):
+                self._watched[service] = _Watch(dict(arms), since_us)
+
+    def forget(self, service: str) -> None:
+        """Watch it no longer."""
+        with self._lock:
+            self._watched.pop(service, None)
+            if not self._watched:
+                self._asked.clear()
+
+    def drain(self, service: str, at_us: int) -> tuple[Observations, Losses]:
+        """The rows that have come since the last call, and what was lost since watching began."""
+        with self._lock:
+            watch = self._watched.get(service) or _Watch({}, 0)
+            rows, watch.rows = watch.rows, []
+            losses = Losses(watch.kept, watch.dropped, self._unreadable)
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 6
+        return (
+            Observations(
+                at_us=at_us,
+                arm=np.array(columns[0], np.int8),
+                entity=np.array(columns[1], np.int64),
+                failed=np.array(columns[2], np.bool_),
+                latency_s=np.array(columns[3], np.float64),
+                degraded=np.array(columns[4], np.bool_),
+                score=np.array(columns[5], np.float32),
+                slice_code=np.zeros(len(rows), np.int16),
+            ),
+            losses,
+        )
+
+    @property
+    def received(self) -> int:
+        """Events that have come in, readable or not, since the process began."""
+        return self._received
+
+    def _keep(self, watch: _Watch, event: Answered) -> None:
+        arm = watch.arms.get(event.revision)
+        counts = event.failed or event.scores
+        if arm is None or event.routed_us < watch.since_us or not counts:
+            return
+        # A failure whose request was lost is about somebody; which user it was matters only for how it is counted.
+        entities = event.entities or self._asked.get(event.id) or (event.id,)
+        if len(watch.rows) + len(entities) > self._most_rows:
+            watch.dropped += 1
+            return
+        watch.kept += 1
+        scores = event.scores if len(event.scores) == len(entities) else (float("nan"),) * len(entities)
+        degraded = event.degraded if len(event.degraded) == len(entities) else (False,) * len(entities)
+        watch.rows += [
+            (arm, hash_entity(entity), event.failed, event.latency_s, is_degraded, score)
+            for entity, score, is_degraded in zip(entities, scores, degraded, strict=True)
+        ]
+
+
+def check_collection(subject: str, losses: Losses, now_us: int) -> Verdict:
+    """Whether enough of what happened has been seen; a collector that loses events can promote nothing."""
+    share = losses.lost_share
+    passes = share <= MOST_LOST
+    lost = losses.dropped + losses.unreadable
+    text = f"{lost} of {losses.kept + lost} events lost ({losses.dropped} too many, {losses.unreadable} unreadable)"
+    evidence = {"kept": losses.kept, "dropped": losses.dropped, "unreadable": losses.unreadable, "lost_share": share}
+    return Verdict("collection", subject, Outcome.PASS if passes else Outcome.FAIL, Severity.PAGE, evidence, text, now_us)

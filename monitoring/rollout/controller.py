@@ -1,0 +1,311 @@
+"""The loop that steps rollouts: look, judge, decide, record, and only then move traffic.
+
+Every tick starts from what is recorded. A decision is recorded under the lease, with the weight that it intends, before
+traffic follows; a controller that is killed in between leaves the old weight, and the next one applies what is recorded. So
+the weights are always those of the newest step or of the one before it, and a step that rolls back is applied like any other.
+While the control database is down nothing can be recorded, so nothing moves up; only harm that is seen then still takes
+traffic away, because stable is always allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from features.errors import PermanentError, PlumblineError, StoreUnavailable
+from features.workspace import Workspace
+from monitoring.errors import LeaseLost, RolloutError, TrafficChanged, TrafficError, TrafficUnavailable
+from monitoring.rollout import step as steps
+from monitoring.rollout.collector import Collector, check_collection
+from monitoring.rollout.journal import (
+    Decision,
+    check_allowed,
+    keep_evidence,
+    record_applied,
+    record_step,
+    refuse_command,
+)
+from monitoring.rollout.leader import US_PER_S, Claim, Lease, take
+from monitoring.rollout.placement import RESTORED, STARTED, Placed, arms_of, own_canary, place, targets_of
+from monitoring.rollout.records import Command, Standing, Step, list_pending, list_work, read_snapshot
+from monitoring.rollout.step import Action, Page, Phase, Promote, RollBack, Rollout, Shift, Start, advance
+from monitoring.rollout.track import SHIFTED, Track, begin_track, find_changes, follow, take_snapshot, weigh
+from monitoring.rollout.traffic import Routing, Traffic
+
+NAMES: Final = {Start: STARTED, Shift: SHIFTED, Promote: "promote", RollBack: "rollback", Page: "page"}
+SELF: Final = "controller"
+KEEP_EVERY_US: Final = 3 * US_PER_S
+"""Evidence is kept at least so often; a controller that is killed loses what came since."""
+
+
+class Aliases(Protocol):
+    """Which version of a model is champion: the registry's business, which another room keeps."""
+
+    def champion(self, model: str) -> int | None:
+        """Its version; None where there is none."""
+
+    def promote(self, model: str, version: int, why: str, at_us: int) -> None:
+        """Make a version champion.
+
+        Raises:
+            PermanentError: it may not be.
+        """
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a controller works with.
+
+    Attributes:
+        ready_within_s: how long a canary may take until its model answers.
+        tell: called with one line whenever something happens that on-call should see.
+    """
+
+    workspace: Workspace
+    traffic: Traffic
+    collector: Collector
+    aliases: Aliases
+    claim: Claim
+    tell: Callable[[str], None]
+    ready_within_s: float = 180.0
+
+
+class Controller:
+    """Steps every open rollout once a tick."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._around = surroundings
+        self._lease: Lease | None = None
+        self._tracks: dict[int, Track] = {}
+        self._told: dict[int, str] = {}
+
+    @property
+    def acts(self) -> bool:
+        """Whether it held the lease at the last tick."""
+        return self._lease is not None
+
+    @property
+    def lease(self) -> Lease | None:
+        """What it holds."""
+        return self._lease
+
+    def tick(self, now_us: int) -> None:
+        """Look at everything once."""
+        around = self._around
+        try:
+            self._lease = take(around.workspace, around.claim, self._lease, now_us)
+            if self._lease is None:
+                self._stand_by()
+                return
+            for command, standing in list_pending(around.workspace, around.claim.timeout_s):
+                self._obey(command, standing, now_us)
+            work = list_work(around.workspace, around.claim.timeout_s)
+            for gone in self._tracks.keys() - {standing.facts.id for standing in work}:
+                around.collector.forget(self._tracks.pop(gone).standing.facts.service)
+            for standing in work:
+                self._attend(standing, now_us)
+        except LeaseLost as error:
+            around.tell(str(error))
+            self._stand_by()
+        except StoreUnavailable as error:
+            self._say(0, f"blind: {error}")
+            self._protect(now_us)
+
+    def _stand_by(self) -> None:
+        self._lease = None
+        for track in self._tracks.values():
+            self._around.collector.forget(track.standing.facts.service)
+        self._tracks.clear()
+
+    def _attend(self, standing: Standing, now_us: int) -> None:
+        """One rollout, as far as it can be taken now."""
+        try:
+            routing = self._around.traffic.read(standing.facts.service)
+            if standing.step.phase == Phase.PENDING:
+                standing = self._record(standing, Start(self._track(standing).plan.stages[0].percent), SELF, now_us)
+            if standing.is_open and standing.step.applied_at_us is not None:
+                standing = self._weigh(standing, routing, now_us)
+            self._follow_with_traffic(standing, routing, now_us)
+        except (TrafficUnavailable, TrafficChanged) as error:
+            self._say(standing.facts.id, f"rollout {standing.facts.id}: {error}")
+        except TrafficError as error:
+            self._say(standing.facts.id, f"rollout {standing.facts.id}: {error}")
+            if standing.is_open:
+                self._end(standing, Phase.ABORTED, "abort", f"the data plane refuses: {error}", now_us)
+
+    def _weigh(self, standing: Standing, routing: Routing, now_us: int) -> Standing:
+        """Judge what has come since the last tick; the standing after what was decided."""
+        facts, collector = standing.facts, self._around.collector
+        track = self._track(standing)
+        collector.watch(facts.service, arms_of(routing, facts), track.state.stage_started_us)
+        seen, losses = collector.drain(facts.service, now_us)
+        check = check_collection(f"{facts.service}/canary", losses, now_us)
+        weighed, action = weigh(track, seen, (check,), now_us)
+        changes = find_changes(track.verdicts, weighed.verdicts)
+        if changes or now_us - weighed.kept_at_us >= KEEP_EVERY_US:
+            snapshot = take_snapshot(weighed, getattr(action, "reason", ""), now_us)
+            keep_evidence(self._around.workspace, self._lease_held(), snapshot, changes)
+            weighed = replace(weighed, kept_at_us=now_us)
+        self._tracks[facts.id] = weighed
+        if isinstance(action, steps.Hold):
+            return standing
+        return self._record(standing, action, SELF, now_us)
+
+    def _record(self, standing: Standing, action: Action, who: str, now_us: int) -> Standing:
+        """Record what ``step`` has decided."""
+        track = self._track(standing)
+        state = advance(track.state, action, now_us)
+        reason = getattr(action, "reason", "") or f"stage {state.stage + 1} of {len(track.plan.stages)}: {state.percent} %"
+        return self._decide(standing, NAMES[type(action)], state, (who, reason), now_us)
+
+    def _decide(
+        self,
+        standing: Standing,
+        action: str,
+        state: Rollout,
+        because: tuple[str, str],
+        now_us: int,
+        command: Command | None = None,
+    ) -> Standing:
+        track = self._track(standing)
+        verdicts = [verdict.describe() for verdict in track.verdicts]
+        who, why = because
+        decision = Decision(action, str(state.phase), state.percent, state.describe(), verdicts, who, why)
+        workspace, lease = self._around.workspace, self._lease_held()
+        recorded = record_step(workspace, lease, standing, decision, now_us, command=command)
+        self._around.tell(
+            f"rollout {standing.facts.id} of {standing.facts.service}: {action} {state.percent} % by {who}: {why}"
+        )
+        after = replace(standing, step=recorded)
+        self._tracks[standing.facts.id] = follow(track, after)
+        return after
+
+    def _end(self, standing: Standing, phase: Phase, action: str, why: str, now_us: int) -> Standing:
+        state = replace(self._track(standing).state, phase=phase, percent=0, reason=why)
+        return self._decide(standing, action, state, (SELF, why), now_us)
+
+    def _follow_with_traffic(self, standing: Standing, routing: Routing, now_us: int) -> None:
+        """Bring traffic to where the newest step says, and mark the step."""
+        facts, step = standing.facts, standing.step
+        placed = place(self._around.traffic, routing, standing)
+        if placed is Placed.WAITING:
+            self._wait(standing, now_us)
+        elif placed is Placed.LOWERED:
+            self._take_over(standing, routing, now_us)
+        elif placed is Placed.FOREIGN and standing.is_open:
+            self._end(
+                standing, Phase.ABORTED, "abort", f"{facts.service} was changed by others: it runs {routing.stable}", now_us
+            )
+        elif step.applied_at_us is None:
+            self._give_alias(standing, now_us)
+            self._mark(standing, step, now_us)
+
+    def _mark(self, standing: Standing, step: Step, now_us: int) -> None:
+        record_applied(self._around.workspace, self._lease_held(), step, now_us)
+        after = replace(standing, step=replace(step, applied_at_us=now_us))
+        self._tracks[standing.facts.id] = follow(self._track(standing), after)
+
+    def _wait(self, standing: Standing, now_us: int) -> None:
+        """A process is loading; a canary that takes too long is taken off."""
+        waited_s = (now_us - standing.step.at_us) / US_PER_S
+        if standing.is_open and waited_s > self._around.ready_within_s:
+            why = f"the canary's model did not answer within {self._around.ready_within_s:g} s"
+            self._end(standing, Phase.ROLLED_BACK, "rollback", why, now_us)
+
+    def _take_over(self, standing: Standing, routing: Routing, now_us: int) -> None:
+        """Somebody has given the canary less than was recorded: that stands, and nothing is raised until somebody resumes."""
+        canary = own_canary(routing, standing.facts)
+        if canary is None:
+            self._end(standing, Phase.ABORTED, "abort", "the canary was taken off by hand", now_us)
+            return
+        why = f"the plane gives {canary.percent} %, less than the {standing.step.percent} % recorded: lowered by hand"
+        state = replace(self._track(standing).state, phase=Phase.PAUSED, percent=canary.percent, reason=why)
+        self._decide(standing, "pause", state, ("plane", why), now_us)
+
+    def _give_alias(self, standing: Standing, now_us: int) -> None:
+        """The champion is what is served, as far as this rollout decides it."""
+        facts, step = standing.facts, standing.step
+        wanted = {Phase.PROMOTED: facts.canary_version, Phase.ROLLED_BACK: facts.stable_version}.get(Phase(step.phase))
+        champion = self._around.aliases.champion(facts.model)
+        undone = step.phase != Phase.ROLLED_BACK or champion == facts.canary_version
+        if wanted is None or wanted == champion or not undone:
+            return
+        try:
+            self._around.aliases.promote(
+                facts.model, wanted, f"rollout {facts.id}, {step.action} by {step.who}: {step.why}", now_us
+            )
+        except StoreUnavailable:
+            raise
+        except PermanentError as error:
+            self._around.tell(f"rollout {facts.id}: {wanted} is served but not champion: {error}")
+
+    def _obey(self, command: Command, standing: Standing, now_us: int) -> None:
+        """Do what somebody asked for, or refuse it with a reason."""
+        try:
+            check_allowed(command.action, standing.step.phase, f"{command.action} of rollout {command.rollout_id}")
+            action, state = self._answer(command, standing, now_us)
+            self._decide(standing, action, state, (command.who, command.why), now_us, command)
+        except (TrafficUnavailable, TrafficChanged) as error:
+            self._say(standing.facts.id, f"rollout {command.rollout_id}: {error}")
+        except (RolloutError, TrafficError) as error:
+            refuse_command(self._around.workspace, self._lease_held(), command, str(error), now_us)
+
+    def _answer(self, command: Command, standing: Standing, now_us: int) -> tuple[str, Rollout]:
+        """Name of the step and the state after it."""
+        state, why = self._track(standing).state, command.why
+        if command.action == "pause":
+            return "pause", steps.pause(state, why)
+        if command.action == "resume":
+            stage = self._track(standing).plan.stages[state.stage]
+            return "resume", replace(steps.resume(state, why, now_us), percent=stage.percent)
+        if command.action == "promote":
+            return "promote", steps.promote(state, why)
+        if command.action == "abort":
+            return "abort", steps.abort(state, why)
+        if state.phase is not Phase.PROMOTED:
+            return "rollback", steps.roll_back(state, why)
+        _, canary = targets_of(standing.facts)
+        served = self._around.traffic.read(standing.facts.service)
+        if standing.step.applied_at_us is not None and (served.stable != canary or served.canary is not None):
+            raise RolloutError(f"{canary} is not what {standing.facts.service} serves now: {served.stable}")
+        return RESTORED, replace(state, phase=Phase.ROLLED_BACK, percent=0, reason=why)
+
+    def _protect(self, now_us: int) -> None:
+        """Without the control database: nothing is recorded, but harm that is seen still takes the traffic away."""
+        for number, track in list(self._tracks.items()):
+            facts = track.standing.facts
+            if not track.standing.is_open or track.standing.step.applied_at_us is None:
+                continue
+            seen, losses = self._around.collector.drain(facts.service, now_us)
+            weighed, action = weigh(track, seen, (check_collection(facts.service, losses, now_us),), now_us)
+            self._tracks[number] = weighed
+            if not isinstance(action, RollBack):
+                continue
+            try:
+                routing = self._around.traffic.read(facts.service)
+                canary = own_canary(routing, facts)
+                if canary is not None and canary.percent:
+                    self._around.traffic.shift(routing, 0)
+                    self._around.tell(f"rollout {number}: 0 % without a record, because {action.reason}")
+            except PlumblineError as error:
+                self._say(number, f"rollout {number}: {error}")
+
+    def _track(self, standing: Standing) -> Track:
+        """The rollout in memory, or from the control database where this process has not met it."""
+        known = self._tracks.get(standing.facts.id)
+        if known is None or known.standing.step.sequence != standing.step.sequence:
+            known = begin_track(standing, read_snapshot(self._around.workspace, standing.facts.id))
+        self._tracks[standing.facts.id] = known
+        return known
+
+    def _lease_held(self) -> Lease:
+        if self._lease is None:
+            raise LeaseLost("lease is lost: controller; expected a lease; got none; next: take it again")
+        return self._lease
+
+    def _say(self, number: int, line: str) -> None:
+        """Tell it once, not every tick."""
+        if self._told.get(number) != line:
+            self._told[number] = line
+            self._around.tell(line)

@@ -1,0 +1,104 @@
+"""A rollout in the controller's memory between two ticks: its state, its evidence, and what was last made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from monitoring.rollout.evidence import Evidence, begin, enter_stage, fold
+from monitoring.rollout.evidence_json import read_evidence, write_evidence
+from monitoring.rollout.gates import judge
+from monitoring.rollout.observations import Observations, no_requests
+from monitoring.rollout.placement import STARTED
+from monitoring.rollout.plan import Plan, read_plan
+from monitoring.rollout.records import Outcome, Snapshot, Standing
+from monitoring.rollout.step import Action, Rollout, read_rollout, step
+from monitoring.verdicts import Verdict
+
+SHIFTED = "shift"
+RESUMED = "resume"
+
+
+@dataclass(frozen=True)
+class Track:
+    """One open rollout.
+
+    Attributes:
+        standing: as it was recorded last.
+        plan: its plan.
+        state: of the standing; its stage begins when traffic followed, not when that was decided.
+        evidence: of the stage.
+        verdicts: the last ones.
+        kept_at_us: when the control database got the evidence last, UTC microseconds.
+    """
+
+    standing: Standing
+    plan: Plan
+    state: Rollout
+    evidence: Evidence
+    verdicts: tuple[Verdict, ...] = ()
+    kept_at_us: int = 0
+
+
+def begin_track(standing: Standing, snapshot: Snapshot | None) -> Track:
+    """A rollout as the control database knows it; its evidence goes on from the newest snapshot of its stage."""
+    plan, state, began_us = read_plan(standing.facts.plan), effective_state(standing), standing.step.at_us
+    evidence = begin(plan, began_us)
+    if snapshot is not None:
+        evidence = read_evidence(snapshot.evidence)
+    if evidence.stage != state.stage:
+        evidence = enter_stage(evidence, plan, state.stage, standing.step.applied_at_us or began_us)
+    return Track(standing, plan, state, evidence)
+
+
+def follow(track: Track, standing: Standing) -> Track:
+    """The same rollout after a step of it was recorded or applied."""
+    state = effective_state(standing)
+    evidence = track.evidence
+    if standing.step.action == STARTED and standing.step.applied_at_us is not None and not track.standing.step.applied_at_us:
+        evidence = begin(track.plan, standing.step.applied_at_us)
+    elif evidence.stage != state.stage:
+        evidence = enter_stage(evidence, track.plan, state.stage, standing.step.applied_at_us or standing.step.at_us)
+    return replace(track, standing=standing, state=state, evidence=evidence)
+
+
+def effective_state(standing: Standing) -> Rollout:
+    """The recorded state; a stage that a step began bakes from when traffic followed."""
+    recorded, latest = read_rollout(standing.step.state), standing.step
+    if latest.action in (STARTED, SHIFTED, RESUMED) and latest.applied_at_us is not None:
+        return replace(recorded, stage_started_us=latest.applied_at_us)
+    return recorded
+
+
+def weigh(track: Track, seen: Observations, extra: Sequence[Verdict], now_us: int) -> tuple[Track, Action]:
+    """Fold what was seen, judge it, and ask what is to be done."""
+    # Requests at another share than the stage's (somebody has lowered it) cannot be weighed by its odds.
+    at_stage = track.state.percent == track.evidence.percent
+    evidence = fold(track.evidence, seen if at_stage else no_requests(now_us))
+    subject = f"{track.standing.facts.service}/canary"
+    verdicts = (*judge(evidence, track.plan, now_us, subject), *extra)
+    weighed = replace(track, evidence=evidence, verdicts=verdicts)
+    return weighed, step(track.state, verdicts, track.plan, now_us)
+
+
+def take_snapshot(track: Track, decision: str, now_us: int) -> Snapshot:
+    """What is kept of a track, so that another controller can go on from there."""
+    return Snapshot(
+        track.standing.facts.id,
+        track.standing.step.sequence,
+        write_evidence(track.evidence),
+        [verdict.describe() for verdict in track.verdicts],
+        track.state.describe(),
+        decision,
+        now_us,
+    )
+
+
+def find_changes(before: Sequence[Verdict], after: Sequence[Verdict]) -> list[Outcome]:
+    """Verdicts whose outcome differs from the one before of the same monitor and subject."""
+    known = {(verdict.monitor, verdict.subject): verdict.outcome for verdict in before}
+    return [
+        Outcome(**verdict.describe())
+        for verdict in after
+        if known.get((verdict.monitor, verdict.subject)) is not verdict.outcome
+    ]

@@ -1,0 +1,113 @@
+"""Events as the plane writes them, gathered into what the gates see."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from inference.plane.events import LoggedEvent, write_event
+from monitoring.rollout.collector import Collector, check_collection
+from monitoring.rollout.events import hash_entity
+from monitoring.verdicts import Outcome
+
+START_US = 1_700_000_000_000_000
+ARMS = {"stable": 0, "canary-1": 1}
+
+
+def event(kind: str, body: dict[str, Any], revision: str = "stable", **facts: Any) -> tuple[dict[str, str], bytes]:
+    at_us = facts.pop("at_us", START_US + 1_000_000)
+    logged = LoggedEvent(kind, facts.pop("id", "r1"), at_us, "churn", revision, "application/json", json.dumps(body).encode())
+    headers, content = write_event(replace(logged, **facts), "http://127.0.0.1:8000")
+    return {name.lower(): value for name, value in headers.items()}, content
+
+
+def asked(*entities: str, **facts: Any) -> tuple[dict[str, str], bytes]:
+    return event("request", {"instances": [{"entity_id": entity} for entity in entities]}, **facts)
+
+
+def answered(*rows: tuple[str, float, str | None], **facts: Any) -> tuple[dict[str, str], bytes]:
+    names = ("entity_id", "score", "degraded")
+    body = {"predictions": [dict(zip(names, row, strict=True)) for row in rows]}
+    return event("response", body, **{"status": 200, "latency_ms": 12.5, **facts})
+
+
+def watching(**limits: int) -> Collector:
+    collector = Collector(**limits)
+    collector.watch("churn", ARMS, START_US)
+    return collector
+
+
+def test_every_entity_of_an_answer_is_a_row_of_its_arm() -> None:
+    collector = watching()
+    assert collector.receive(*asked("a", "b"))
+    assert collector.receive(*answered(("a", 0.25, None), ("b", 0.5, "store_down")))
+    assert collector.receive(*answered(("c", 0.75, None), revision="canary-1", id="r2"))
+    seen, losses = collector.drain("churn", START_US + 2_000_000)
+    assert seen.arm.tolist() == [0, 0, 1]
+    assert seen.entity.tolist() == [hash_entity(name) for name in "abc"]
+    assert seen.score.tolist() == [0.25, 0.5, 0.75]
+    assert seen.degraded.tolist() == [False, True, False]
+    assert seen.latency_s.tolist() == [0.0125] * 3
+    assert not seen.failed.any()
+    assert (losses.kept, losses.dropped, losses.unreadable) == (2, 0, 0)
+    assert len(collector.drain("churn", START_US + 3_000_000)[0]) == 0
+
+
+def test_a_v2_answer_takes_its_entities_from_the_request() -> None:
+    collector = watching()
+    collector.receive(*event("request", {"inputs": [{"name": "entity_id", "datatype": "BYTES", "data": ["a", "b"]}]}))
+    outputs = [{"name": "score", "data": [0.25, 0.5]}, {"name": "degraded", "data": ["", "store_slow"]}]
+    collector.receive(*event("response", {"outputs": outputs}, status=200, latency_ms=3.0))
+    seen, _ = collector.drain("churn", START_US)
+    assert seen.entity.tolist() == [hash_entity("a"), hash_entity("b")]
+    assert seen.degraded.tolist() == [False, True]
+
+
+def test_a_failure_is_a_row_of_whoever_was_asked_for_and_has_no_score() -> None:
+    collector = watching()
+    collector.receive(*asked("a", revision="canary-1"))
+    collector.receive(*event("response", {"error": "boom"}, "canary-1", status=500, latency_ms=1.0))
+    # A revision whose process died: another one answered, but this one has failed.
+    collector.receive(*asked("b", revision="canary-1", id="r2"))
+    collector.receive(*answered(("b", 0.5, None), revision="canary-1", id="r2", retried_on="stable"))
+    seen, _ = collector.drain("churn", START_US)
+    assert seen.failed.tolist() == [True, True]
+    assert seen.arm.tolist() == [1, 1]
+    assert seen.entity.tolist() == [hash_entity("a"), hash_entity("b")]
+    assert np.isnan(seen.score).all()
+
+
+def test_a_request_that_was_routed_before_the_stage_began_does_not_count() -> None:
+    collector = watching()
+    # Answered 5 ms after the stage began, having taken 12.5 ms.
+    collector.receive(*answered(("a", 0.5, None), at_us=START_US + 5_000))
+    collector.receive(*answered(("b", 0.5, None), at_us=START_US + 12_500))
+    assert collector.drain("churn", START_US)[0].entity.tolist() == [hash_entity("b")]
+
+
+def test_services_and_revisions_that_nobody_watches_are_ignored() -> None:
+    collector = watching()
+    collector.receive(*answered(("a", 0.5, None), revision="canary-0"))
+    collector.forget("churn")
+    collector.receive(*answered(("a", 0.5, None)))
+    assert len(collector.drain("churn", START_US)[0]) == 0
+
+
+def test_what_is_too_much_or_unreadable_is_counted_and_fails_the_check() -> None:
+    collector = watching(most_rows=10, most_waiting=2)
+    for number in range(19):
+        collector.receive(*asked(f"u{number}", id=str(number)))
+        collector.receive(*answered((f"u{number}", 0.5, None), id=str(number)))
+    assert not collector.receive({"ce-type": "org.kubeflow.serving.inference.response"}, b"{}")
+    assert not collector.receive(answered(("a", 0.5, None))[0], b"\x00\x01")
+    seen, losses = collector.drain("churn", START_US)
+    assert len(seen) == 10
+    # 10 of 19 answers kept, 9 too many, 2 events unreadable: 11 of 21 lost.
+    assert (losses.kept, losses.dropped, losses.unreadable) == (10, 9, 2)
+    verdict = check_collection("churn/canary", losses, START_US)
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.evidence["lost_share"] == 11 / 21
+    assert verdict.text == "11 of 21 events lost (9 too many, 2 unreadable)"
