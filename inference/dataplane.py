@@ -19,6 +19,10 @@ UNDECODABLE = (InvalidInput, InferenceError, KeyError, TypeError, ValueError, At
 class ScoringDataPlane(DataPlane):
     """Decodes strictly, and calls a model ready only if it answers."""
 
+    def __init__(self, revision: str, **kserve: Any) -> None:
+        super().__init__(**kserve)
+        self._revision = revision
+
     def decode(self, body: Any, headers: Any, protocol_version: str = "v1", model_name: str | None = None) -> Any:
         """KServe's decoding; whatever it cannot unpack is a bad request, never a server error.
 
@@ -28,7 +32,7 @@ class ScoringDataPlane(DataPlane):
         try:
             return super().decode(body, headers, protocol_version, model_name)
         except UNDECODABLE as error:
-            metrics.REQUESTS.labels(model_name or self._only_model().name, metrics.BAD_REQUEST).inc()
+            metrics.REQUESTS.labels(model_name or self._only_model().name, self._revision, metrics.BAD_REQUEST).inc()
             raise bad_request("request cannot be decoded", which=f"{protocol_version} body", expected="JSON, or JSON with "
                               "binary tensors behind it", got=f"{type(error).__name__}: {error}"[:200]) from error  # fmt: skip
 

@@ -18,6 +18,8 @@ from inference.errors import ArtifactError
 SCORE: Final = "serving_default"
 FEATURES: Final = "features"
 EXPLAIN: Final = "explain"
+CANDIDATES: Final = "candidates"
+OWNER: Final = "owner"
 GRAPH_OUTPUTS: Final = ("integers", "finished", "transformed")
 WITHIN: Final = "within"
 WARM_UP_ROWS: Final = (1, 2, 17)
@@ -67,6 +69,7 @@ class Predictor:
             ArtifactError: it cannot be loaded, or its signatures differ.
         """
         self._inputs = _input_types((*artifact.profile_fields, *artifact.request_fields))
+        self._by_candidate = {field.name for field in artifact.request_fields}
         try:
             self._model = tf.saved_model.load(str(artifact.saved_model))
         except (OSError, ValueError, tf.errors.OpError) as error:
@@ -74,6 +77,8 @@ class Predictor:
         self._signatures = {
             name: _signature(self._model, artifact, name, self._inputs, outputs) for name, outputs in _outputs(artifact).items()
         }
+        # Models from before this signature are scored by one row a candidate: the same answer, at a higher cost.
+        self._candidates = self._model.signatures.get(CANDIDATES)
         self._answers_within = bool(artifact.delay_buckets_s)
 
     def predict(self, tensors: Mapping[str, Any], *, with_features: bool, with_explanation: bool = False) -> Scores:
@@ -98,17 +103,36 @@ class Predictor:
             explanation=explanation,
         )
 
+    def predict_candidates(self, tensors: Mapping[str, Any], owner: NDArray[np.int64]) -> Scores:
+        """Score n candidates of u entities, each entity's state finished once.
+
+        Args:
+            tensors: (n,) values of every request field, (u,) values of every other input.
+            owner: (n,) int64, the row of each candidate's entity.
+        """
+        if self._candidates is None:
+            rows = owner.tolist()
+            own = {name: [values[row] for row in rows] for name, values in tensors.items() if name not in self._by_candidate}
+            return self.predict({**tensors, **own}, with_features=False)
+        inputs = {name: tf.constant(tensors[name], dtype=dtype) for name, dtype in self._inputs.items()}
+        outputs = self._candidates(**inputs, **{OWNER: tf.constant(owner)})
+        within = outputs[WITHIN].numpy() if self._answers_within else None
+        return Scores(score=outputs["score"].numpy(), features={}, within=within)
+
     def predict_cold(self, rows: int, *, with_features: bool = False, with_explanation: bool = False) -> Scores:
         """Score entities of which nothing is known, at the Unix epoch: proof that the model answers."""
-        empty = {name: [b"" if dtype == tf.string else 0] * rows for name, dtype in self._inputs.items()}
-        return self.predict(empty, with_features=with_features, with_explanation=with_explanation)
+        return self.predict(self._empty(rows), with_features=with_features, with_explanation=with_explanation)
 
     def warm_up(self) -> None:
         """Run every signature, so that the first request does not wait for TensorFlow's planning."""
         for rows in WARM_UP_ROWS:
             self.predict_cold(rows)
             self.predict_cold(rows, with_features=True)
+            self.predict_candidates(self._empty(rows), np.arange(rows))
         self.predict_cold(1, with_explanation=True)
+
+    def _empty(self, rows: int) -> dict[str, list[Any]]:
+        return {name: [b"" if dtype == tf.string else 0] * rows for name, dtype in self._inputs.items()}
 
 
 def use_one_thread_a_prediction() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """One request with what was looked up and what the model answered; row i belongs to entity i."""
+    """One request with what was looked up and what the model answered; row i belongs to entity i.
+
+    With candidates, scores and request fields have a row for each of them, one entity after another.
+    """
 
     request: ScoreRequest
     inputs: Inputs
@@ -54,6 +58,7 @@ class Sender:
 def reply_v1(answer: Answer, sender: Sender) -> dict[str, Any]:
     """``{"predictions": [...], "model_name", "model_version", "revision"}``.
 
+    An instance with candidates has ``scores``, one a candidate, where others have ``score``; likewise ``within`` holds lists.
     A model that answers for several horizons adds ``within``, the probability of the outcome by horizon. With the features
     asked for, each prediction has ``integers`` (counters and times), ``features`` (finished, unscaled) and ``transformed``
     (what the network saw), each by name. With the explanation asked for it has ``explanation``: ``base``, the score of the
@@ -63,32 +68,56 @@ def reply_v1(answer: Answer, sender: Sender) -> dict[str, Any]:
     inputs = answer.inputs
     columns: dict[str, list[Any]] = {
         "entity_id": answer.request.entity_ids,
-        "score": answer.scores.score.tolist(),
+        **_score_columns(answer, sender),
         "cold": inputs.cold,
         "log_partition": inputs.log_partition,
         "log_offset": inputs.log_offset,
         "age_s": inputs.age_s,
         "degraded": inputs.degraded,
     }
-    if answer.scores.within is not None:
-        horizons = sender.horizon_names()
-        columns["within"] = [dict(zip(horizons, row, strict=True)) for row in answer.scores.within.tolist()]
     if answer.scores.explanation is not None:
         columns["explanation"] = _explain(answer, answer.scores.explanation, sender.artifact)
     for output, names in sender.feature_names().items() if answer.request.with_features else ():
         rows = answer.scores.features[output].tolist()
         columns["features" if output == "finished" else output] = [dict(zip(names, row, strict=True)) for row in rows]
+    predictions = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return {
-        "predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
+        "predictions": predictions if answer.request.candidates is None else list(map(_name_scores, predictions)),
         "model_name": sender.model_name,
         "model_version": sender.model_version,
         "revision": sender.revision,
     }
 
 
+def _score_columns(answer: Answer, sender: Sender) -> dict[str, list[Any]]:
+    """``score`` and ``within`` of each entity; of an entity with candidates lists of them."""
+    scores: list[Any] = answer.scores.score.tolist()
+    within, horizons = answer.scores.within, sender.horizon_names()
+    if answer.request.candidates is None:
+        columns = {"score": scores}
+        if within is not None:
+            columns["within"] = [dict(zip(horizons, row, strict=True)) for row in within.tolist()]
+        return columns
+    ends = list(accumulate(answer.request.counts))
+    spans = list(zip([0, *ends], ends, answer.request.candidates, strict=False))
+    columns = {"score": [scores[start] if count is None else scores[start:end] for start, end, count in spans]}
+    if within is not None:
+        parts = [within[start] if count is None else within[start:end].T for start, end, count in spans]
+        columns["within"] = [dict(zip(horizons, part.tolist(), strict=True)) for part in parts]
+    return columns
+
+
+def _name_scores(prediction: dict[str, Any]) -> dict[str, Any]:
+    """``scores`` for the list of an entity with candidates."""
+    if not isinstance(prediction["score"], list):
+        return prediction
+    return {"scores" if name == "score" else name: value for name, value in prediction.items()}
+
+
 def reply_v2(answer: Answer, sender: Sender, request: InferRequest) -> InferResponse:
     """Tensors score FP32, cold BOOL, log_partition and log_offset INT64, age_s FP64, degraded BYTES (empty if not).
 
+    With candidates, score and within have a row for each of them, one entity after another, and the others one an entity.
     Wider tensors list their columns in the parameter ``names``, separated by commas: within FP32 [n, K] of a model that
     answers for several horizons; integers INT64 [n, I], finished and transformed FP32 with the features asked for;
     contributions FP32 [n, G], beside base FP32 [n], with the explanation asked for.

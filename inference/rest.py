@@ -16,7 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from features.errors import PlumblineError, StoreUnavailable
 from inference import metrics
+from inference.direct import DirectPredictions
+from inference.endpoint import ScoringModel
 from inference.errors import RequestError, bad_request
+from inference.merging import Overloaded
 
 STATUS_OF: dict[type[Exception], HTTPStatus] = {
     RequestError: HTTPStatus.BAD_REQUEST,
@@ -27,6 +30,7 @@ STATUS_OF: dict[type[Exception], HTTPStatus] = {
     ModelNotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     ServerNotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     PlumblineError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 
@@ -39,12 +43,13 @@ def one_line(error: Exception) -> str:
 class LoopbackRESTServer(RESTServer):
     """Serves on a socket that is already bound; KServe itself would bind every address."""
 
-    def __init__(self, listener: socket.socket, model_name: str, **kserve: Any) -> None:
+    def __init__(self, listener: socket.socket, model: ScoringModel, revision: str, **kserve: Any) -> None:
         super().__init__("kserve.model_server:app", http_port=listener.getsockname()[1], **kserve)
         self.config.host = listener.getsockname()[0]
         self.config.access_log = False
         self._listener = listener
-        self._model_name = model_name
+        self._model = model
+        self._revision = revision
 
     @property
     def started(self) -> bool:
@@ -62,6 +67,7 @@ class LoopbackRESTServer(RESTServer):
 
     def _add_middlewares(self, app: FastAPI) -> None:
         app.add_middleware(JsonByDefault)
+        app.add_middleware(DirectPredictions, model=self._model, statuses=STATUS_OF)
 
     def _add_exception_handlers(self, app: FastAPI) -> None:
         for kind, status in STATUS_OF.items():
@@ -71,7 +77,7 @@ class LoopbackRESTServer(RESTServer):
 
     async def _reply_to_invalid_body(self, request: Request, error: Exception) -> JSONResponse:
         """A V2 body that is no V2 request: FastAPI would answer 422 with a list of findings."""
-        metrics.REQUESTS.labels(self._model_name, metrics.BAD_REQUEST).inc()
+        metrics.REQUESTS.labels(self._model.name, self._revision, metrics.BAD_REQUEST).inc()
         first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
         place = ".".join(str(part) for part in first.get("loc", ()) if part not in ("InferenceRequest", "bytes"))
         reason = bad_request(

@@ -16,6 +16,7 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from features.errors import PlumblineError, StoreUnavailable, explain
 from inference.dataplane import FixedRepository, ScoringDataPlane
 from inference.errors import RequestError, ServerError
+from inference.merging import Overloaded
 
 LOOPBACK = "127.0.0.1"
 STATUS_OF: dict[type[Exception], StatusCode] = {
@@ -26,6 +27,7 @@ STATUS_OF: dict[type[Exception], StatusCode] = {
     NotImplementedError: StatusCode.UNIMPLEMENTED,
     ModelNotReady: StatusCode.UNAVAILABLE,
     StoreUnavailable: StatusCode.UNAVAILABLE,
+    Overloaded: StatusCode.UNAVAILABLE,
     PlumblineError: StatusCode.INTERNAL,
 }
 OPTIONS = [

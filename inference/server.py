@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import uvloop
 from fastapi.exceptions import FastAPIDeprecationWarning
@@ -16,15 +18,19 @@ from kserve import ModelServer
 
 from features.errors import explain
 from features.online.addresses import ViewVersion, open_store
-from features.online.guarded import SOURCES, GuardedStore
-from inference import metrics
-from inference.artifact import read_artifact
+from features.online.guarded import GuardedStore
+from inference.artifact import ModelArtifact, read_artifact
 from inference.dataplane import FixedRepository, ScoringDataPlane
 from inference.endpoint import ScoringModel
 from inference.errors import ServerError
+from inference.prediction_log import PredictionLog, Server, finish_by
 from inference.rest import LoopbackRESTServer
 from inference.rpc import LOOPBACK, LoopbackGRPCServer
 from inference.settings import ServerSettings
+from inference.tally import Tally
+
+if TYPE_CHECKING:
+    from inference.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class LoopbackModelServer(ModelServer):
         )  # fmt: skip
         quieten()
         self._settings = settings
-        self.dataplane = ScoringDataPlane(self.registered_models)
+        self.dataplane = ScoringDataPlane(settings.revision, model_registry=self.registered_models)
         self.model_repository_extension = FixedRepository(self.registered_models)
 
     def serve(self, model: ScoringModel, listener: socket.socket, announce: Callable[[Addresses], None]) -> None:
@@ -73,11 +79,13 @@ class LoopbackModelServer(ModelServer):
             # uvicorn handles these while it serves, and raises them again when it has finished: then they mean nothing.
             signal.signal(number, lambda *_: None)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._serve_until_stopped(listener, announce))
+            runner.run(self._serve_until_stopped(model, listener, announce))
 
-    async def _serve_until_stopped(self, listener: socket.socket, announce: Callable[[Addresses], None]) -> None:
+    async def _serve_until_stopped(
+        self, model: ScoringModel, listener: socket.socket, announce: Callable[[Addresses], None]
+    ) -> None:
         rest = LoopbackRESTServer(
-            listener, self._settings.model_name, data_plane=self.dataplane,
+            listener, model, self._settings.revision, data_plane=self.dataplane,
             model_repository_extension=self.model_repository_extension, grace_period=self._settings.grace_period_s,
         )  # fmt: skip
         grpc = LoopbackGRPCServer(self._settings.grpc_port, self.dataplane, self.model_repository_extension)
@@ -93,6 +101,9 @@ class LoopbackModelServer(ModelServer):
                     explain("model does not answer", which=self._settings.model_name, expected="a score for an unknown entity",
                             got="an error", next_step="look at the store and the model folder")
                 )  # fmt: skip
+            # What has been loaded stays for good: the collector need not walk through it while requests wait.
+            gc.collect()
+            gc.freeze()
             announce(Addresses(listener.getsockname()[1], grpc_port))
             await serving
         finally:
@@ -124,18 +135,25 @@ def run_server(settings: ServerSettings, *, clock_us: Callable[[], int], announc
         use_one_thread_a_prediction()
         predictor = Predictor(artifact)
         predictor.warm_up()
-        guarded = GuardedStore(store, settings.limits, clock_us, count_sources(settings.model_name))
-        model = ScoringModel(settings, artifact, predictor, guarded, clock_us)
+        tally = Tally(settings.model_name, settings.revision)
+        guarded = GuardedStore(store, settings.limits, clock_us, tally.source)
+        log = open_log(settings, artifact, predictor, tally)
+        model = ScoringModel(settings, artifact, predictor, guarded, clock_us, tally=tally, log=log)
         try:
             LoopbackModelServer(settings).serve(model, listener, announce)
         finally:
             model.close()
 
 
-def count_sources(model_name: str) -> Callable[[str, int], None]:
-    """Counts for a model's lookups; every source starts at 0, so that a first fallback is seen as a rise."""
-    counters = {source: metrics.LOOKUPS.labels(model_name, source) for source in SOURCES}
-    return lambda source, count: counters[source].inc(count)
+def open_log(settings: ServerSettings, artifact: ModelArtifact, predictor: Predictor, tally: Tally) -> PredictionLog | None:
+    """The log that the settings ask for."""
+    if settings.log is None:
+        return None
+    server = Server(settings.model_name, settings.model_version, settings.revision, artifact)
+    return PredictionLog(
+        settings.log.folder, server, finish_by(predictor), whole_rate=settings.log.whole_rate,
+        max_queued_rows=settings.log.max_queued_rows, count_dropped=tally.dropped,
+    )  # fmt: skip
 
 
 def bind(port: int) -> socket.socket:

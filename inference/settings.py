@@ -6,6 +6,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.online.guarded import Limits
+from inference.prediction_log import MAX_QUEUED_ROWS, WHOLE_RATE
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """How one server logs its answers.
+
+    Attributes:
+        folder: ``Workspace.predictions`` of the model.
+        whole_rate: share of rows logged with state, fields and features, 0 to 1.
+        max_queued_rows: rows beyond this that wait for the disk are dropped, and counted.
+    """
+
+    folder: Path
+    whole_rate: float = WHOLE_RATE
+    max_queued_rows: int = MAX_QUEUED_ROWS
 
 
 @dataclass(frozen=True)
@@ -25,6 +41,7 @@ class ServerSettings:
         max_explained: most entities in one request that asks for explanations; each costs hundreds of scores.
         graph_threads: predictions that run at the same time, each on one core.
         grace_period_s: seconds that requests in flight get to finish when the server is told to stop.
+        log: where and how answers are logged; None logs nothing.
     """
 
     model_name: str
@@ -40,3 +57,4 @@ class ServerSettings:
     max_explained: int = 50
     graph_threads: int = 2
     grace_period_s: int = 10
+    log: LogSettings | None = None

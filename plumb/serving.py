@@ -28,6 +28,10 @@ def serve(  # noqa: PLR0913 - one argument an option
     store: Annotated[str | None, typer.Option(help=STORE_HELP)] = None,
     lookup_budget_ms: Annotated[int, typer.Option(min=1, help="Milliseconds that a store on a server may take.")] = 50,
     cache_ttl_s: Annotated[float, typer.Option(min=0, help="Seconds for which a looked-up user is not looked up again.")] = 0.0,
+    revision: Annotated[str, typer.Option(help="Name of this deployment in replies, metrics and logs.")] = "stable",
+    prediction_log: Annotated[bool, typer.Option(help="Log every prediction in the workspace.")] = True,
+    whole_rate: Annotated[float, typer.Option(min=0, max=1, help="Share of them logged with state and features.")] = 0.01,
+    log_queue_rows: Annotated[int, typer.Option(min=1, help="Predictions that may wait for the log's disk.")] = 200_000,
 ) -> None:
     """Serve a blessed model over V1, V2 and gRPC until stopped by SIGTERM or Ctrl-C."""
     from models.versions import load
@@ -37,13 +41,14 @@ def serve(  # noqa: PLR0913 - one argument an option
 
     from features.online.guarded import Limits
     from inference.server import Addresses, run_server
-    from inference.settings import ServerSettings
+    from inference.settings import LogSettings, ServerSettings
     from plumb.features import store_of
     from plumb.instants import now_us
 
     def announce(addresses: Addresses) -> None:
         typer.echo(f"plumb: {model} version {chosen.version} ready at {addresses.url} (gRPC {addresses.grpc})")
 
+    log = LogSettings(settings.workspace.predictions(model), whole_rate, log_queue_rows) if prediction_log else None
     run_server(
         ServerSettings(
             model_name=model,
@@ -54,6 +59,8 @@ def serve(  # noqa: PLR0913 - one argument an option
             limits=Limits(cache_ttl_s=cache_ttl_s),
             http_port=port,
             grpc_port=grpc_port,
+            revision=revision,
+            log=log,
         ),
         clock_us=now_us,
         announce=announce,

@@ -75,12 +75,12 @@ def test_a_server_answers_while_its_store_hangs_and_takes_it_back_when_it_does_n
         finally:
             os.kill(pid, signal.SIGCONT)
         for line in (
-            'plumb_degraded_entities_total{model="churn",reason="store_unavailable_local_copy"} 5.0',
-            'plumb_degraded_entities_total{model="churn",reason="store_unavailable_defaults"} 1.0',
-            'plumb_degraded_entities_total{model="churn",reason="breaker_open_local_copy"} 10.0',
-            'plumb_lookup_entities_total{model="churn",source="local_copy"} 15.0',
-            'plumb_store_breaker{model="churn",state="open"} 1.0',
-            'plumb_store_breaker{model="churn",state="closed"} 0.0',
+            'plumb_degraded_entities_total{model="churn",reason="store_unavailable_local_copy",revision="stable"} 5.0',
+            'plumb_degraded_entities_total{model="churn",reason="store_unavailable_defaults",revision="stable"} 1.0',
+            'plumb_degraded_entities_total{model="churn",reason="breaker_open_local_copy",revision="stable"} 10.0',
+            'plumb_lookup_entities_total{model="churn",revision="stable",source="local_copy"} 15.0',
+            'plumb_store_breaker{model="churn",revision="stable",state="open"} 1.0',
+            'plumb_store_breaker{model="churn",revision="stable",state="closed"} 0.0',
         ):
             assert line in counted
         deadline = time.monotonic() + 20

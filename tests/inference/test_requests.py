@@ -10,7 +10,9 @@ from kserve.protocol.infer_type import RequestedOutput
 
 from features.declarations import Field
 from inference.errors import RequestError
-from inference.requests import RequestForm, decode_v1, decode_v2
+from inference.instances import decode_v1
+from inference.requests import RequestForm
+from inference.tensors import decode_v2
 
 FORM = RequestForm((Field("platform", "string", "unknown"), Field("slot", "int64", 7)), max_entities=3, max_explained=2)
 CLOCK_US = 1_740_830_400_000_000  # 2025-03-01T12:00:00Z

@@ -201,7 +201,7 @@ def test_a_v2_request_may_name_the_outputs_it_wants(served: Served) -> None:
 def test_model_metadata_names_inputs_and_outputs(served: Served) -> None:
     metadata = httpx.get(f"{served.url}/v2/models/churn").json()
     assert [(entry["name"], entry["datatype"]) for entry in metadata["inputs"]] == [
-        ("entity_id", "BYTES"), ("now", "INT64"), ("platform", "BYTES"),
+        ("entity_id", "BYTES"), ("now", "INT64"), ("platform", "BYTES"), ("candidates", "INT64"),
     ]  # fmt: skip
     shapes = {entry["name"]: entry["shape"] for entry in metadata["outputs"]}
     assert (shapes["integers"], shapes["within"], shapes["contributions"]) == ([-1, 3], [-1, 2], [-1, 3])
@@ -419,13 +419,14 @@ def test_metrics_count_outcomes_cold_users_degraded_answers_and_stages(served: S
     def grown(name: str) -> float:
         return after[name] - before.get(name, 0)
 
-    assert grown('plumb_requests_total{model="churn",outcome="ok"}') == 1
-    assert grown('plumb_requests_total{model="churn",outcome="bad_request"}') == 2
-    assert grown('plumb_entities_total{model="churn"}') == 2
-    assert grown('plumb_cold_entities_total{model="churn"}') == 1
-    assert grown('plumb_degraded_entities_total{model="churn",reason="stale_state"}') == 1
-    for stage in ("lookup", "graph", "total"):
-        assert grown(f'plumb_stage_seconds_count{{model="churn",stage="{stage}"}}') == 1
+    served_as = 'model="churn",revision="stable"'
+    assert grown('plumb_requests_total{model="churn",outcome="ok",revision="stable"}') == 1
+    assert grown('plumb_requests_total{model="churn",outcome="bad_request",revision="stable"}') == 2
+    assert grown(f"plumb_entities_total{{{served_as}}}") == 2
+    assert grown(f"plumb_cold_entities_total{{{served_as}}}") == 1
+    assert grown('plumb_degraded_entities_total{model="churn",reason="stale_state",revision="stable"}') == 1
+    for stage in ("queue", "lookup", "graph", "total"):
+        assert grown(f'plumb_stage_seconds_count{{{served_as},stage="{stage}"}}') == 1
 
 
 def test_concurrent_requests_get_their_own_answers(served: Served) -> None:
