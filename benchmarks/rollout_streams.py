@@ -2,8 +2,9 @@
 
 Users are sticky, heavy-tailed in how often they come, come in sessions of several requests, and live on three continents,
 so that the mix of users and the load turn with the hour. Scores are those of a calibrated logistic model of churn on twelve
-features of the user; labels are drawn from its true probability and mature late. A bad canary feeds the same model from
-broken inputs, is slow, crashes, or misstates its probabilities; nothing is written into what gates see.
+features of the user; each process stands still for a moment now and then; labels are drawn from the true probability and
+mature late. A bad canary feeds the same model from broken inputs, is slow, crashes, or misstates its probabilities: nothing
+is written into what gates see.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from monitoring.rollout.observations import CANARY, Observations
+from monitoring.rollout.observations import CANARY, STABLE, Observations
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -38,8 +39,12 @@ SESSION_TIME, SUPPORT, REVENUE = FEATURES.index("session_time_ms"), FEATURES.ind
 WEIGHTS: Final = np.array([0.5, -0.45, -0.4, -0.15, -0.3, 0.1, -0.35, -0.25, 0.3])
 PLAN_EFFECTS: Final = np.array([0.8, -0.1, -0.9])
 WHOLE_ROW_SHARE: Final = 0.10
-TICK_S: Final = 40
+TICK_S: Final = 2
 REQUESTS_A_TICK: Final = 400
+HOURS_A_TICK: Final = 0.13
+"""The day is played faster than the requests come, so that a rollout of minutes sees it turn."""
+PAUSE_CHANCE: Final = 0.02
+"""Of a process, a tick: it stops for 0.5 to 2 s, and then answers all that waited."""
 LABEL_DELAY_TICKS: Final = 15
 
 
@@ -105,7 +110,7 @@ class Stream:
         """The next requests, about ``REQUESTS_A_TICK``, fewer at night."""
         rng, people = self._rng, self._population
         self._tick += 1
-        hour = self._hour + self._tick * TICK_S / 3_600 * 12  # twelve hours pass in one: stages see the day turn
+        hour = self._hour + self._tick * HOURS_A_TICK
         loads = np.array([0.5, 0.3, 0.2]) * (1 + 0.7 * np.cos(2 * np.pi * (hour - np.array([20.0, 12.0, 4.0])) / 24))
         user = self._draw_users(loads, rng.poisson(REQUESTS_A_TICK * loads.sum()))
         arm = (people.bucket[user] < percent / 100).astype(np.int8)
@@ -118,6 +123,7 @@ class Stream:
         failed = (rng.random(len(user)) < people.failing[user]) | self._crash(bad)
         latency = rng.lognormal(-4.6, 0.45, len(user)) * np.exp(people.slowness[user] + 0.3 * loads.sum())
         latency *= np.where(bad & (self.kind == "slow"), 1.5, 1.0)
+        latency += self._pause(arm)
         score = (1 / (1 + np.exp(-log_odds))).astype(np.float32)
         self._delay_labels(user, arm, score, truth, failed, percent)
         labels = self._pending.pop(self._tick, None)
@@ -173,6 +179,16 @@ class Stream:
             failed[bad] = turn % 50 >= 40
             self._down += int(bad.sum())
         return failed
+
+    def _pause(self, arm: npt.NDArray[np.int8]) -> Floats:
+        """Seconds that requests wait because their process stands still, either revision's as often."""
+        waited, moment = np.zeros(len(arm)), np.linspace(0, TICK_S, len(arm))
+        for side in (STABLE, CANARY):
+            if self._rng.random() < PAUSE_CHANCE:
+                begins, lasts = self._rng.uniform(0, TICK_S), self._rng.uniform(0.5, 2.0)
+                left = begins + lasts - moment
+                waited = np.where((arm == side) & (moment >= begins) & (left > 0), left, waited)
+        return waited
 
     def _delay_labels(
         self,

@@ -25,9 +25,7 @@ from monitoring.rollout.step import FINAL, Phase, RollBack, Rollout, Shift, adva
 from monitoring.verdicts import Outcome, Severity
 
 OURS: Final = "ours"
-PLAN: Final = Plan(
-    stages=(Stage(10, 1_200, 200), Stage(25, 1_000, 300), Stage(50, 1_000, 500)), gates=DEFAULT_PLAN.gates, blind_s=300
-)
+PLAN: Final = Plan(stages=(Stage(10, 60, 200), Stage(25, 50, 300), Stage(50, 50, 500)), gates=DEFAULT_PLAN.gates)
 MOST_TICKS: Final = 240
 SEED: Final = 20_26
 

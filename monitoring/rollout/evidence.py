@@ -18,15 +18,18 @@ from monitoring.rollout.observations import CANARY, Observations
 from monitoring.rollout.outcomes import Outcomes, fold_labels, open_outcomes
 from monitoring.rollout.panels import Panel, admit, open_panel
 from monitoring.rollout.plan import Plan
+from monitoring.rollout.spans import Spans, fold_spans, open_spans
 
 REFERENCE_USERS: Final = 256
 REFERENCE_ROWS: Final = 128
-SLOW_QUANTILE: Final = 0.95
+SLOW_QUANTILE: Final = 0.90
 RECENT_REQUESTS: Final = 1_000.0
 """Canary requests over which recent rates are averaged; stable's span the same time."""
 SLICES: Final = MAX_SLICES + 1
 """Slice 0 is everybody."""
 EVENTS: Final = ("errors", "degraded", "latency")
+LASTING: Final = ("degraded", "latency")
+"""Events that must last before they count: a process may pause for a second."""
 MOMENTS: Final = (
     "users", "errors", "degraded", "timed", "latency", "scored", "score", "score_squared", "surprise", "surprise_squared",
 )  # fmt: skip
@@ -35,6 +38,7 @@ with a score, its sums, and those of the log loss that the score itself expects.
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class Evidence:
     """Of one stage, except ``outcomes``, which go through all. Pairs are (stable, canary).
 
     ``seen_us`` is the end of the last tick with a request of each revision. ``requests`` (slices, 2) counts requests,
-    ``recent`` (2,) discounted ones, ``firsts`` bins each user's first score and latency, ``moments`` (2, 10) sums over first
-    requests, ``rows`` bins the features of each user's first whole row.
+    ``recent`` (2,) discounted ones, ``spans`` says whether harm lasts, ``firsts`` bins each user's first score and latency,
+    ``moments`` (2, 10) sums over first requests, ``rows`` bins the features of each user's first whole row.
     """
 
     stage: int
@@ -66,6 +70,7 @@ class Evidence:
     firsts: Histograms
     moments: Floats
     tallies: Mapping[str, Tally]
+    spans: Spans
     rows: Histograms
     outcomes: Outcomes
 
@@ -76,7 +81,7 @@ class Evidence:
 
     @property
     def slow_over_s(self) -> float:
-        """Seconds that 95 % of stable's first users did not have to wait."""
+        """Seconds that 90 % of stable's first users did not have to wait."""
         return float(np.nanquantile(self.firsts.reference[:, 1], SLOW_QUANTILE))
 
     def moment(self, name: str) -> Floats:
@@ -96,6 +101,7 @@ def begin(plan: Plan, now_us: int = 0) -> Evidence:
         firsts=open_histograms(("score", "latency_s"), REFERENCE_USERS, SLICES),
         moments=np.zeros((2, len(MOMENTS))),
         tallies={name: _open_tally() for name in EVENTS},
+        spans=open_spans(len(LASTING)),
         rows=open_histograms((), REFERENCE_ROWS),
         outcomes=open_outcomes(),
     )
@@ -128,28 +134,32 @@ def fold(evidence: Evidence, observations: Observations) -> Evidence:
 
 
 def _fold_requests(evidence: Evidence, seen: Observations) -> Evidence:
-    answered = ~seen.failed
     values = np.stack([seen.score.astype(np.float64), seen.latency_s], axis=1)
     values[seen.failed] = np.nan
+    leads = seen.leads
+    values[~leads, 1] = np.nan
     firsts, positions, start = count_users(evidence.firsts, values, seen.arm, seen.entity, seen.slice_code)
     evidence = replace(evidence, firsts=firsts)
-    slow = np.zeros(len(seen), np.bool_)
-    if firsts.ready:
-        slow = answered & (seen.latency_s > evidence.slow_over_s) & (np.arange(len(seen)) >= start)
-    happened = {"errors": seen.failed, "degraded": answered & seen.degraded, "latency": slow}
+    timed = leads & (np.arange(len(seen)) >= start)
+    slow = timed & (values[:, 1] > evidence.slow_over_s) if firsts.ready else np.zeros(len(seen), np.bool_)
+    happened = {"errors": seen.failed & leads, "degraded": ~seen.failed & seen.degraded & leads, "latency": slow}
     last_us = np.where(np.bincount(seen.arm, minlength=2) > 0, seen.at_us, evidence.seen_us)
-    weights, kept = _discounts(seen.arm, evidence.price)
+    weights, kept = _discounts(seen.arm[leads], evidence.price)
+    spread = np.zeros(len(seen))
+    spread[leads] = weights
+    lasting = np.stack([happened[name][timed] for name in LASTING], axis=1)
     return replace(
         evidence,
         seen_us=(int(last_us[0]), int(last_us[1])),
-        requests=evidence.requests + _by_slice(seen.arm, seen.slice_code),
-        recent=evidence.recent * kept + np.bincount(seen.arm, weights, minlength=2),
-        moments=evidence.moments + _sum_firsts(seen, positions, slow, start),
-        tallies={name: _fold_event(tally, seen, happened[name], (weights, kept)) for name, tally in evidence.tallies.items()},
+        requests=evidence.requests + _by_slice(seen.arm[leads], seen.slice_code[leads]),
+        recent=evidence.recent * kept + np.bincount(seen.arm, spread, minlength=2),
+        moments=evidence.moments + _sum_firsts(seen, positions, (leads, timed, slow)),
+        tallies={name: _fold_event(tally, seen, happened[name], (spread, kept)) for name, tally in evidence.tallies.items()},
+        spans=fold_spans(evidence.spans, seen.arm[timed], lasting),
     )
 
 
-def _fold_event(tally: Tally, seen: Observations, happened: npt.NDArray[np.bool_], discount: tuple[Floats, Floats]) -> Tally:
+def _fold_event(tally: Tally, seen: Observations, happened: Flags, discount: tuple[Floats, Floats]) -> Tally:
     weights, kept = discount
     arm, codes = seen.arm[happened], seen.slice_code[happened]
     panel, positions = admit(tally.panel, seen.entity[happened])
@@ -169,15 +179,14 @@ def _fold_rows(evidence: Evidence, seen: Observations) -> Evidence:
     return replace(evidence, rows=rows)
 
 
-def _sum_firsts(seen: Observations, positions: Ints, slow: npt.NDArray[np.bool_], start: int) -> Floats:
-    failed, score = seen.failed[positions], seen.score[positions].astype(np.float64)
-    scored = ~failed & ~np.isnan(score)
-    score = np.where(scored, score, 0.5)
-    surprise = np.where(scored, entropy(score), 0.0)
+def _sum_firsts(seen: Observations, positions: Ints, masks: tuple[Flags, Flags, Flags]) -> Floats:
+    leads, timed, slow = (mask[positions] for mask in masks)
+    answered, score = ~seen.failed[positions], seen.score[positions].astype(np.float64)
+    scored = answered & ~np.isnan(score)
+    surprise = np.where(scored, entropy(np.where(scored, score, 0.5)), 0.0)
     score = np.where(scored, score, 0.0)
-    timed = ~failed & (positions >= start)
     columns = [
-        np.ones(len(positions)), failed, seen.degraded[positions] & ~failed, timed, slow[positions],
+        leads, leads & ~answered, leads & answered & seen.degraded[positions], timed & answered, slow,
         scored, score, score**2, surprise, surprise**2,
     ]  # fmt: skip
     on_canary = (seen.arm[positions] == CANARY).astype(np.float64)

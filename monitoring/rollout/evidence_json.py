@@ -14,9 +14,10 @@ import numpy as np
 from monitoring.rollout.evidence import Evidence, Tally
 from monitoring.rollout.histograms import Histograms
 from monitoring.rollout.outcomes import Outcomes
+from monitoring.rollout.spans import Spans
 
 FORMAT: Final = 1
-_TYPES: Final[dict[str, Callable[..., Any]]] = {kind.__name__: kind for kind in (Evidence, Tally, Histograms, Outcomes)}
+_TYPES: Final[dict[str, Callable[..., Any]]] = {kind.__name__: kind for kind in (Evidence, Tally, Histograms, Outcomes, Spans)}
 
 
 def write_evidence(evidence: Evidence) -> str:

@@ -67,7 +67,7 @@ def _decide(gate: GateSpec, measured: Measurement, stage_users: int, about: tupl
 
 
 def _fails(reading: Reading, gate: GateSpec) -> bool:
-    return reading.log_wealth >= reading.log_needed and reading.effect >= gate.tolerance
+    return reading.log_wealth >= reading.log_needed and reading.effect >= gate.tolerance and reading.lasts
 
 
 def _judge_data(evidence: Evidence, plan: Plan, now_us: int, subject: str) -> tuple[Verdict, float]:

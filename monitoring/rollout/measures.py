@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from monitoring.rollout.evidence import Evidence, Tally
+from monitoring.rollout.evidence import LASTING, Evidence, Tally
 from monitoring.rollout.features_gate import KINDS, find_drifts
 from monitoring.rollout.histograms import MAX_SLICES, MISSING
 from monitoring.rollout.outcomes import SUMS
@@ -20,17 +20,21 @@ from monitoring.rollout.sequential import (
     SPREADS,
     Floats,
     bound,
+    log_threshold,
     log_wealth,
     log_wealth_any_shape,
     mix,
     rank_ratios,
 )
+from monitoring.rollout.spans import log_wealth_spans
 
 Counts = npt.NDArray[np.int64]
 _Number = TypeVar("_Number", np.int64, np.float64)
 
 PROOF_LEVEL: Final = 0.05
 """The chance that a "bound" proof passes a canary that is worse than the tolerance."""
+LASTING_LEVEL: Final = 0.01
+"""The chance that pauses alone, as frequent in stable's process, ever pass for lasting slowness in one stage."""
 ASYMPTOTIC_USERS: Final = 100
 """Canary users below which an asymptotic bound is not trusted to find harm."""
 TUNED_FOR_USERS: Final = 500
@@ -41,7 +45,8 @@ TUNED_FOR_USERS: Final = 500
 class Reading:
     """One look of a gate at one thing: log wealth of the bet on harm, what it needs, and the effect's estimate.
 
-    Of several that fail, the lowest ``order`` is told: it explains the others.
+    Of several that fail, the lowest ``order`` is told: it explains the others. ``lasts`` is False while the harm may have been
+    one pause of a process (``spans``).
     """
 
     what: str
@@ -49,6 +54,7 @@ class Reading:
     log_needed: float
     effect: float
     order: int = 0
+    lasts: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,18 +86,26 @@ def measure_latency(evidence: Evidence, price: float, needed: float) -> Measurem
     ranks = mix(log_wealth(_present(evidence.firsts.counts)[:, 1], rises, price))
     both = np.logaddexp(_event_wealth(tally, price), ranks) - math.log(2)
     readings = _read_slices(evidence, both, _rate_effects(evidence, tally), needed)
+    readings = [replace(reading, lasts=_lasts(evidence, "latency")) for reading in readings]
     return Measurement(users, readings, _upper_share(evidence, "latency", "timed"))
 
 
 def _measure_event(evidence: Evidence, price: float, needed: float, name: str) -> Measurement:
     tally = evidence.tallies[name]
     readings = _read_slices(evidence, _event_wealth(tally, price), _rate_effects(evidence, tally), needed)
+    if name in LASTING:
+        readings = [replace(reading, lasts=_lasts(evidence, name)) for reading in readings]
     return Measurement(int(evidence.moment("users")[1]), readings, _upper_share(evidence, name, "users"))
 
 
 def _event_wealth(tally: Tally, price: float) -> Floats:
     """Each user's first event: given that it happened, was the user on the canary more often than the price says? (slices,)."""
     return mix(log_wealth(tally.users[..., None], HARMS[:, None], price))
+
+
+def _lasts(evidence: Evidence, name: str) -> bool:
+    """Whether the same harm also wins span by span: what one pause of the canary's process would not do."""
+    return log_wealth_spans(evidence.spans, LASTING.index(name)) >= log_threshold(LASTING_LEVEL)
 
 
 def _rate_effects(evidence: Evidence, tally: Tally) -> Floats:

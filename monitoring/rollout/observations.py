@@ -20,6 +20,8 @@ class Observations:
     ``at_us`` is the tick's end, UTC microseconds. Of n requests, each array (n,): ``arm`` int8, 0 stable and 1 canary;
     ``entity`` int64, a hash of the entity by which traffic is split; ``failed`` bool; ``latency_s`` float64, seconds;
     ``degraded`` bool; ``score`` float32 in [0, 1], NaN where failed; ``slice_code`` int16, 0 where there are no slices.
+    A request for several entities has a row for each; ``request`` int64 (n,) says which rows are one request (left out: each
+    row is one), because they fail, or are slow, together.
 
     Of m whole prediction rows, a sample drawn alike in both arms: ``features`` float32 (m, F) as the network saw them before
     any imputation (NaN is missing), ``feature_arm`` and ``feature_entity`` (m,), ``feature_names`` (F).
@@ -38,6 +40,7 @@ class Observations:
     degraded: npt.NDArray[np.bool_]
     score: npt.NDArray[np.float32]
     slice_code: npt.NDArray[np.int16]
+    request: npt.NDArray[np.int64] | None = None
     feature_names: tuple[str, ...] = ()
     features: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     feature_arm: npt.NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
@@ -49,10 +52,10 @@ class Observations:
     label_percent: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def __post_init__(self) -> None:
-        requests = ("arm", "entity", "failed", "latency_s", "degraded", "score", "slice_code")
+        requests = ("arm", "entity", "failed", "latency_s", "degraded", "score", "slice_code", "request")
         labels = ("label_arm", "label_entity", "label_score", "label", "label_percent")
         for names in (requests, ("features", "feature_arm", "feature_entity"), labels):
-            lengths = {name: len(getattr(self, name)) for name in names}
+            lengths = {name: len(getattr(self, name)) for name in names if getattr(self, name) is not None}
             if len(set(lengths.values())) > 1:
                 raise _mismatch("columns of one table of a tick", "one length", str(lengths))
         if len(self.features) and self.features.shape[1] != len(self.feature_names):
@@ -60,6 +63,17 @@ class Observations:
 
     def __len__(self) -> int:
         return len(self.arm)
+
+    @property
+    def leads(self) -> npt.NDArray[np.bool_]:
+        """Rows that stand for their request: the first of each request and revision (n,)."""
+        if self.request is None:
+            return np.ones(len(self), np.bool_)
+        leads = np.zeros(len(self), np.bool_)
+        for side in (STABLE, CANARY):
+            rows = np.flatnonzero(self.arm == side)
+            leads[rows[np.unique(self.request[rows], return_index=True)[1]]] = True
+        return leads
 
 
 def no_requests(at_us: int) -> Observations:
