@@ -55,6 +55,10 @@ class Workspace:
         """Folder of the rows that a model's servers have answered with, in segment files."""
         return self.root / "predictions" / model
 
+    def services(self) -> Path:
+        """Folder of the local data plane: one JSON file a service, its servers' logs, and its lock."""
+        return self.root / "services"
+
     @property
     def control_database(self) -> Path:
         """SQLite file with versions and, later, rollouts, verdicts and audit; unused where ``control_url`` names another."""

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from features.errors import PlumblineError, TemporaryError
-from plumb import demo, events, features, models, pipelines, runs, serving, stream
+from plumb import demo, events, features, models, pipelines, runs, serving, stream, up
 from plumb.settings import prepare_native_libraries, read_settings
 
 EXIT_PERMANENT = 2
@@ -68,6 +68,8 @@ def register_commands() -> None:
         root.add_typer(group.app, name=group.__name__.rpartition(".")[2])
     root.command("serve")(serving.serve)
     root.command("score")(serving.score)
+    root.command("up")(up.up)
+    root.command("down")(up.down)
     root.command("demo")(demo.demo)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -71,7 +71,7 @@ class Predictor:
         model, version: a registered model version.
         arguments: further arguments of ``plumb serve``.
         environment: (name, value) pairs for its process.
-        timeout_s: seconds that a request may take.
+        timeout_s: seconds that a request may take; no reason for another process.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Predictor:
     version: int
     arguments: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
-    timeout_s: int = DEFAULT_TIMEOUT_S
+    timeout_s: int = field(default=DEFAULT_TIMEOUT_S, compare=False)
 
     @property
     def storage_uri(self) -> str:

@@ -1,0 +1,173 @@
+"""The local data plane: services from their documents, inference on one loopback port, the admin API on another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from features.errors import explain
+from inference.plane.admin import Change, build_admin
+from inference.plane.document import Predictor, Service
+from inference.plane.documents import Documents
+from inference.plane.errors import PlaneError
+from inference.plane.events import EventSender
+from inference.plane.group import Group
+from inference.plane.metrics import PlaneMetrics
+from inference.plane.process import Command
+from inference.plane.proxy import Proxy, Route
+from inference.plane.revision import Revision
+from inference.plane.settings import LOOPBACK, PlaneSettings
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What the command line provides.
+
+    Attributes:
+        command: how the server process of a service's predictor is started.
+        log: file for what that process writes to its standard error.
+        clock_us: UTC microseconds.
+        tell: shows the operator a line.
+    """
+
+    command: Callable[[Service, Predictor], Command]
+    log: Callable[[Service, Predictor], Path]
+    clock_us: Callable[[], int]
+    tell: Callable[[str], None]
+
+
+class Plane:
+    """Runs the services of one folder of documents. Every change is on disk before anybody acts on it."""
+
+    def __init__(self, settings: PlaneSettings, documents: Documents, outside: Outside) -> None:
+        self._settings = settings
+        self._documents = documents
+        self._outside = outside
+        self._metrics = PlaneMetrics()
+        self._proxy = Proxy(self._metrics, outside.clock_us)
+        self._groups: dict[str, Group] = {}
+        self._changing = asyncio.Lock()
+        self._address = ""
+
+    async def run(self, stopping: asyncio.Event, announce: Callable[[str, str], None]) -> None:
+        """Serve until told to stop; then take no more requests, finish those in flight, and end every process.
+
+        Args:
+            announce: told the addresses of inference and of the admin API once both accept requests; the services may not
+                be ready yet.
+        Raises:
+            PlaneError: a port is taken.
+        """
+        inference = web.ServerRunner(web.Server(self._proxy.handle, request_factory=self._read_request), access_log=None)
+        admin = web.AppRunner(build_admin(self, self._metrics.registry), access_log=None, handler_cancellation=False)
+        try:
+            self._address = await _listen(inference, self._settings.port, "--port")
+            admin_address = await _listen(admin, self._settings.admin_port, "--admin-port")
+            for name in self._documents.names():
+                self._groups[name] = self._build(self._service(name))
+            announce(self._address, admin_address)
+            await stopping.wait()
+        finally:
+            await admin.cleanup()
+            for site in list(inference.sites):
+                await site.stop()
+            await asyncio.gather(*(group.stop() for group in self._groups.values()))
+            await inference.cleanup()
+
+    def names(self) -> list[str]:
+        """Names of the services."""
+        return self._documents.names()
+
+    def show(self, name: str) -> dict[str, Any] | None:
+        """A service's document with its status; None where there is none."""
+        document, group = self._documents.read(name), self._groups.get(name)
+        return None if document is None or group is None else {**document, "status": group.status(self._address)}
+
+    async def change(self, name: str, change: Change) -> dict[str, Any]:
+        """Store the document that ``change`` makes of the current one, then act on it; the new one with its status.
+
+        Raises:
+            DocumentError, ConflictError, PatchError: nothing was changed.
+        """
+        async with self._changing:
+            document = change(self._documents.read(name))
+            now_us = self._outside.clock_us()
+            service = await asyncio.to_thread(self._documents.write, name, document, now_us)
+            group = self._groups.get(name)
+            if group is None:
+                self._groups[name] = self._build(service)
+            else:
+                await group.replace(service)
+            shown = self.show(name)
+            assert shown is not None
+            return shown
+
+    async def remove(self, name: str) -> bool:
+        """Drain a service's revisions, end them and forget it; False where there is none."""
+        async with self._changing:
+            group = self._groups.pop(name, None)
+            if group is None:
+                return False
+            await asyncio.to_thread(self._documents.delete, name)
+            self._proxy.routes.pop(name, None)
+            await group.stop()
+            return True
+
+    def _build(self, service: Service) -> Group:
+        for field in service.ignored:
+            self._outside.tell(f"{service.name}: {field} has no meaning on one machine and is ignored")
+        return Group(service, self._start, self._set_route, self._connect, self._metrics, self._settings.drain_s)
+
+    def _service(self, name: str) -> Service:
+        service = self._documents.service(name)
+        assert service is not None
+        return service
+
+    def _start(self, service: Service, predictor: Predictor, changed: Callable[[Revision], None]) -> Revision:
+        def tell_and_change(revision: Revision) -> None:
+            if revision.ready:
+                self._outside.tell(f"{service.name}/{revision.name} ready: {predictor.model} version {predictor.version}")
+            elif revision.trouble:
+                self._outside.tell(f"{service.name}/{revision.name} not ready: {revision.trouble}")
+            changed(revision)
+
+        command, log = self._outside.command(service, predictor), self._outside.log(service, predictor)
+        revision = Revision(predictor, command, log, self._settings, tell_and_change)
+        revision.start()
+        return revision
+
+    def _set_route(self, route: Route) -> None:
+        self._proxy.routes[route.service] = route
+
+    def _connect(self, service: Service) -> EventSender | None:
+        if service.logger is None:
+            return None
+        sent, dropped = self._metrics.events_sent.labels(service.name), self._metrics.events_dropped
+
+        def count_dropped(reason: str) -> None:
+            dropped.labels(service.name, reason).inc()
+
+        return EventSender(service.logger.url, f"{self._address}/", sent.inc, count_dropped)
+
+    def _read_request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        loop = asyncio.get_running_loop()
+        limit = self._settings.max_body_bytes
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
+
+
+async def _listen(runner: web.BaseRunner, port: int, option: str) -> str:
+    """Accept connections on a loopback port; its address."""
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, LOOPBACK, port).start()
+    except OSError as error:
+        raise PlaneError(
+            explain("port cannot be bound", which=f"{LOOPBACK}:{port}", expected="a free port", got=str(error),
+                    next_step=f"stop what uses it or pass another {option}")
+        ) from error  # fmt: skip
+    return f"http://{LOOPBACK}:{runner.addresses[0][1]}"
