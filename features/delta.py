@@ -100,6 +100,23 @@ def append(table: DeltaTable, rows: pa.Table, sources: Mapping[str, int]) -> Non
     write_deltalake(table, rows, mode="append", schema_mode="merge", commit_properties=commit)
 
 
+def replace_rows(table: DeltaTable, rows: pa.Table, predicate: str | None, sources: Mapping[str, int] | None = None) -> None:
+    """Put ``rows`` in the place of those that the predicate names, of all where it is None, in one atomic commit."""
+    transactions = [Transaction(name, version) for name, version in (sources or {}).items()]
+    commit = CommitProperties(app_transactions=transactions)
+    schema = pa.schema(table.schema())
+    ordered = pa.table([rows[field.name].cast(field.type) for field in schema], schema=schema)
+    write_deltalake(table, ordered, mode="overwrite", predicate=predicate, commit_properties=commit)
+
+
+def remove_old_files(table: DeltaTable) -> int:
+    """Delete the files that no longer belong to the table, whatever their age; returns how many.
+
+    No older version can be read from now on, and a reader that is just reading one fails. The caller holds the writer lock.
+    """
+    return len(table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False))
+
+
 def check_columns(table: DeltaTable, schema: pa.Schema, path: Path) -> None:
     """Refuse a stored column whose type differs from the declared one; columns not stored yet are fine.
 

@@ -43,6 +43,10 @@ class ControlDatabaseError(PermanentError):
     """The control database cannot be read, or its tables are of a newer release."""
 
 
+class StoreMissing(StoreError):
+    """Nothing was ever written under an online store's address and view."""
+
+
 class StoreUnavailable(TemporaryError):
     """An online store did not answer in time."""
 

@@ -15,11 +15,13 @@ from deltalake import DeltaTable
 from features import delta
 from features.catalogs import load_catalog
 from features.declarations import Catalog
-from features.events import commit_events, count_repeats, open_log, stamp_events
+from features.erasure import Markers, keep_later
+from features.events import commit_events, count_repeats, find_markers, open_log, stamp_events
 from features.extraction import Extracted, extract
 from features.mapping import Mapping
 from features.mapping_file import mapping_path, parse_mapping, read_document
 from features.profiles import check_profiles, commit_profiles, open_profile
+from features.purging import names_any
 from features.rows import DEAD_LETTER
 from features.source_files import ROW, SourceFile, read_source
 from features.workspace import Workspace
@@ -34,6 +36,8 @@ class Report:
     rows: int = 0
     filtered: int = 0
     duplicates: int = 0
+    erased: int = 0
+    """Rows of before their entity's erasure; they are in no table, and in no dead letter either."""
     events: dict[str, int] = field(default_factory=dict)
     profiles: dict[str, int] = field(default_factory=dict)
     bad: dict[str, int] = field(default_factory=dict)
@@ -61,6 +65,7 @@ class _Append:
     name: str
     rows: pa.Table
     sources: dict[str, int]
+    erased: int = 0
 
 
 def prepare_import(workspace: Workspace, mapping: str, *, catalog: str | None, now_us: int, late: bool = False) -> Import:
@@ -129,14 +134,27 @@ def _plan_dead_letters(task: Import, files: Files) -> list[_Append]:
     path = task.workspace.dead_letters
     # Files of several mappings share this table, so the mapping is part of the recorded name.
     pending = _pending(delta.open_table(path), _versions(task, files, "import:{sha256}:{version:x}"), path)
+    erased = {entity: frozenset(_markers(task, entity).entity_ids) for entity in task.catalog.entities}
+    kept = {source.sha256: _of_the_living(found.bad, erased) for source, found in files}
     frames = [
-        found.bad.select(pl.lit(str(source.path)).alias("source"), "row", "entity", "reason", "content",
+        kept[source.sha256].select(pl.lit(str(source.path)).alias("source"), "row", "entity", "reason", "content",
                          pl.lit(task.now_us).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias("recorded_at"))
         for source, found in files if source.sha256 in pending and found.bad.height
     ]  # fmt: skip
     if not frames:
         return []
-    return [_Append("dead_letters", "dead_letters", _to_arrow(pl.concat(frames), DEAD_LETTER), dict(pending.values()))]
+    rows = _to_arrow(pl.concat(frames), DEAD_LETTER)
+    given = sum(found.bad.height for source, found in files if source.sha256 in pending)
+    return [_Append("dead_letters", "dead_letters", rows, dict(pending.values()), given - rows.num_rows)]
+
+
+def _of_the_living(bad: pl.DataFrame, erased: dict[str, frozenset[str]]) -> pl.DataFrame:
+    """Bad rows without those that name somebody who was erased: a dead letter would keep what was to go."""
+    if not any(erased.values()):
+        return bad
+    rows = zip(bad["content"], bad["entity"], strict=True)
+    named = [names_any(content, erased.get(entity, frozenset())) for content, entity in rows]
+    return bad.filter(~pl.Series(named, dtype=pl.Boolean))
 
 
 def _plan_profiles(task: Import, files: Files) -> list[_Append]:
@@ -146,8 +164,10 @@ def _plan_profiles(task: Import, files: Files) -> list[_Append]:
         pending = _pending(stored, _versions(task, files, "import:{sha256}"), task.workspace.profile(name))
         frames = [found.profiles[name] for source, found in files if source.sha256 in pending and name in found.profiles]
         if frames:
-            rows = check_profiles(task.catalog, name, pl.concat(frames).to_arrow(compat_level=pl.CompatLevel.oldest()))
-            planned.append(_Append("profile", name, rows, dict(pending.values())))
+            given = pl.concat(frames)
+            kept = keep_later(given, _markers(task, task.catalog.profile(name).entity), "valid_from")
+            rows = check_profiles(task.catalog, name, kept.to_arrow(compat_level=pl.CompatLevel.oldest()))
+            planned.append(_Append("profile", name, rows, dict(pending.values()), given.height - kept.height))
     return planned
 
 
@@ -160,10 +180,17 @@ def _plan_events(task: Import, files: Files) -> list[_Append]:
             found.events[entity].drop(ROW) for source, found in files if source.sha256 in pending and entity in found.events
         ]
         if frames:
-            table = pl.concat(frames).to_arrow(compat_level=pl.CompatLevel.oldest())
+            given = pl.concat(frames)
+            kept = keep_later(given, _markers(task, entity), "event_time")
+            table = kept.to_arrow(compat_level=pl.CompatLevel.oldest())
             stamped = stamp_events(task.workspace, task.catalog, entity, table, late=task.late)
-            planned.append(_Append("events", entity, stamped, dict(pending.values())))
+            planned.append(_Append("events", entity, stamped, dict(pending.values()), given.height - kept.height))
     return planned
+
+
+def _markers(task: Import, entity: str) -> Markers:
+    """Whom an old file must not bring back."""
+    return find_markers(task.workspace, task.catalog, entity)
 
 
 def _report(task: Import, files: Files, appends: list[_Append]) -> Report:
@@ -174,6 +201,7 @@ def _report(task: Import, files: Files, appends: list[_Append]) -> Report:
             report.rows += source.frame.height
             report.filtered += found.filtered
     for planned in appends:
+        report.erased += planned.erased
         if planned.kind == "events":
             report.events |= _counts(planned.rows, "event_type")  # an event type belongs to one log
             report.duplicates += count_repeats(task.workspace, task.catalog, planned.name, planned.rows)

@@ -11,7 +11,9 @@ from deltalake import DeltaTable
 
 from features import delta
 from features.declarations import Catalog
+from features.erasure import keep_later
 from features.errors import EventLogError, explain
+from features.events import find_markers
 from features.rows import ARROW_TYPES, profile_schema
 from features.workspace import Workspace
 
@@ -115,14 +117,15 @@ def profiles_current(workspace: Workspace, catalog: Catalog, profile_name: str, 
 
 
 def _read_rows(workspace: Workspace, catalog: Catalog, profile_name: str) -> pl.DataFrame:
-    """All rows by (entity_id, valid_from, created_time, fields): a row's position is its rank among its entity's."""
+    """Living rows by (entity_id, valid_from, created_time, fields): a row's position is its rank among its entity's."""
     schema = profile_schema(catalog, profile_name)
     stored = open_profile(workspace, catalog, profile_name)
     if stored is None:
         return pl.DataFrame(schema.empty_table())
     present = {field.name for field in pa.schema(stored.schema())}
     fields = [pl.col(name) if name in present else pl.lit(None).alias(name) for name in schema.names]
-    return delta.collect(pl.scan_delta(stored).select(fields).sort(schema.names), workspace.profile(profile_name))
+    rows = delta.collect(pl.scan_delta(stored).select(fields).sort(schema.names), workspace.profile(profile_name))
+    return keep_later(rows, find_markers(workspace, catalog, catalog.profile(profile_name).entity), "valid_from")
 
 
 def _positions_as_of(row_codes: np.ndarray, rows: pl.DataFrame, codes: np.ndarray, now_us: np.ndarray) -> np.ndarray:

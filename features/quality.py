@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from features import delta
 from features.declarations import Catalog, EventType
+from features.erasure import ERASED
 from features.errors import EventLogError, explain
 from features.events import open_log
 from features.layout import HOUR_S, US_PER_S
@@ -75,7 +76,7 @@ def _read(
     if log is None:
         return empty.with_columns(pl.lit(None).alias(name) for name in attributes), None
     path, since = workspace.events(entity), start - weeks * WEEK
-    frame = pl.scan_delta(log)
+    frame = pl.scan_delta(log).filter(pl.col("event_type") != ERASED)
     stored = set(frame.collect_schema().names())
     first: datetime | None = delta.collect(frame.select(pl.col("ingest_time").min()), path).item()
     days = (pl.col("ingest_day") >= since.date()) & (pl.col("ingest_day") <= (start + HOUR).date())

@@ -51,6 +51,11 @@ class Workspace:
         """Folder of one registered model version: SavedModel, ``model.json``, report."""
         return self.root / "models" / name / str(version)
 
+    @property
+    def deletions(self) -> Path:
+        """Folder with one JSON document a deletion, and the key of the hashes in them."""
+        return self.root / "deletions"
+
     def predictions(self, model: str) -> Path:
         """Folder of the rows that a model's servers have answered with, in segment files."""
         return self.root / "predictions" / model

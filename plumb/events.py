@@ -86,6 +86,8 @@ def _report_table(report: Report, seconds: float) -> Table:
     table.add_section()
     table.add_row("rows read", "", f"{report.rows:,}")
     table.add_row("rows filtered", "asked for by no block of the mapping", f"{report.filtered:,}")
+    if report.erased:
+        table.add_row("erased", "of before their entity was erased; left out", f"{report.erased:,}")
     table.add_row("duplicates", "event_id seen before; kept in the log, folded once", f"{report.duplicates:,}")
     for reason, count in sorted(report.bad.items(), key=lambda entry: -entry[1]):
         table.add_row("[red]bad rows[/red]", reason, f"{count:,}")

@@ -99,6 +99,13 @@ def compacted_to(log: EventLog, workspace: Workspace, catalog: Catalog, entity: 
     return _position(open_log(workspace, catalog, entity), _name(entity, partition), log.start_offset(partition))
 
 
+def has_live_history(workspace: Workspace, catalog: Catalog, entity: str) -> bool:
+    """Whether the batch log's offsets were given by a live log, wherever that is."""
+    log = open_log(workspace, catalog, entity)
+    names = (_name(entity, partition) for partition in range(catalog.log_partitions))
+    return log is not None and any(log.transaction_version(name) is not None for name in names)
+
+
 def _compact_some(
     log: EventLog, workspace: Workspace, catalog: Catalog, entity: str, partition: int, now_us: int
 ) -> tuple[Compacted, int]:  # fmt: skip

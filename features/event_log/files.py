@@ -13,6 +13,7 @@ import os
 from bisect import bisect_left, bisect_right
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Literal, Self
@@ -176,6 +177,24 @@ class FileLog:
         index = bisect_left(places, ingest_us, key=lambda place: place.frame.ingest_us)
         return places[index].frame.first_offset if index < len(places) else self._end(partition)
 
+    def begin_segment(self, partition: int) -> None:
+        """Let the next append begin a segment, so that those before it can be dropped as a whole."""
+        writer, following = self._writer(partition), self._segment(partition, self._end(partition))
+        if Path(writer.file.name) != following:
+            writer.file.close()
+            writer.file = _open_segment(following)
+
+    def drop_segments(self, partition: int, before: int) -> int:
+        """Delete the segments that hold no offset from ``before`` on, never the log's last event; returns how many.
+
+        A reader that has not come so far must be filled from the batch log; an open one finds the log's new start by itself.
+        """
+        segments = self._segments(partition)
+        ended = [segment for segment, after in pairwise(segments) if int(after.stem) <= before and after.stat().st_size]
+        for segment in ended:
+            segment.unlink()
+        return len(ended)
+
     def close(self) -> None:
         for writer in self._writers.values():
             writer.file.close()
@@ -223,8 +242,10 @@ class FileLog:
             ) from error  # fmt: skip
 
     def _scan(self, partition: int) -> None:
-        """Read the headers written since the last look."""
+        """Read the headers written since the last look; all of them again where the first segments have been dropped."""
         known = self._known[partition]
+        if known.segment is not None and not (known.places[0].segment if known.places else known.segment).exists():
+            known = self._known[partition] = _Partition()
         segments = None
         while True:
             if known.segment is None:

@@ -20,7 +20,7 @@ from zlib import crc32
 import lmdb
 import orjson
 
-from features.errors import StoreError, explain
+from features.errors import StoreMissing, explain
 from features.online.lmdb_files import Shard, cover_pages, create_files, open_shard, translate
 from features.online.records import (
     changed_entities,
@@ -74,7 +74,7 @@ class LmdbStore:
         identity = identify(view_key, view_hash, partitions)
         if not path.exists():
             if not create or readonly:
-                raise StoreError(
+                raise StoreMissing(
                     explain("online store does not exist", which=str(path), expected=f"files of view {view_key}",
                             got="no such folder", next_step="run `plumb features materialize`")
                 )  # fmt: skip

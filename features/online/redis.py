@@ -17,7 +17,7 @@ from typing import Any, Final, Self, TypeVar
 import orjson
 import redis
 
-from features.errors import StoreError, StoreUnavailable, explain
+from features.errors import StoreError, StoreMissing, StoreUnavailable, explain
 from features.online.records import (
     changed_entities,
     check_identity,
@@ -89,7 +89,7 @@ class RedisStore:
                 store._client.set(key, orjson.dumps(identity), nx=True)
             stored: Any = store._client.get(key)
         if stored is None:
-            raise StoreError(
+            raise StoreMissing(
                 explain("online store does not exist", which=store._address, expected=f"keys of view {view_key}",
                         got="none", next_step="run `plumb features materialize`")
             )  # fmt: skip
