@@ -19,7 +19,7 @@ def register(  # noqa: PLR0913 - a step's arguments are its wires
         run_id: the run's name or id; a run registers one version, however often the step is tried.
         created_at: when the run was created, ISO 8601 with its zone.
         seed: what the run was seeded with.
-        rows: Parquet of the rows step; its metadata names the data.
+        rows: Parquet of the rows step; its metadata names the data, and a sample of it is kept for drift.
         graph: folder of the fitted graph.
         network: folder of the train step.
         evaluation: JSON file of the evaluate step.
@@ -32,8 +32,8 @@ def register(  # noqa: PLR0913 - a step's arguments are its wires
     from components.registration import Products, Run, register_version
     from features.workspace import Workspace
 
-    products = Products(dict(rows.metadata), Path(graph.path), Path(network.path), Path(evaluation.path))
+    paths = (Path(rows.path), dict(rows.metadata), Path(graph.path), Path(network.path), Path(evaluation.path))
     target = Workspace(Path(workspace), control_database)
-    version = register_version(target, model, products, Path(exported.path), Run(run_id, created_at, seed))
+    version = register_version(target, model, Products(*paths), Path(exported.path), Run(run_id, created_at, seed))
     exported.metadata.update({"version": version.version, "path": str(version.path)})
     return version.version

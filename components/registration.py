@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from components.code import code_version
+from components.drift_reference import write_drift_reference
 from features.errors import explain
 from features.workspace import Workspace
 from models.card import render_documents
@@ -28,8 +29,9 @@ US_PER_S: Final = 1_000_000
 
 @dataclass(frozen=True)
 class Products:
-    """What earlier steps made: the rows' metadata, the graph's folder, the network's folder, the evaluation's file."""
+    """What earlier steps made: the rows' file and metadata, the graph's folder, the network's folder, the evaluation's file."""
 
+    rows: Path
     rows_metadata: Mapping[str, Any]
     graph: Path
     network: Path
@@ -81,6 +83,7 @@ def register_version(workspace: Workspace, model: str, products: Products, scrat
     export_model(products.graph, products.network / NETWORK_FILE, scratch, delay_buckets_s=edges_s)
     shutil.copyfile(products.network / EVALUATED_FILE, scratch / EVALUATED_FILE)
     shutil.copyfile(products.evaluation, scratch / EVALUATION_FILE)
+    write_drift_reference(model, products.rows, scratch, evaluation, seed=run.seed)
     record = json.loads((scratch / MODEL_RECORD).read_text(encoding="utf-8"))
     champion = evaluation.get("champion")
     lineage = trace(

@@ -31,3 +31,15 @@ class PlanError(PermanentError):
 
 class ObservationError(PermanentError):
     """Columns of one tick of observations do not fit together."""
+
+
+class SkewError(PermanentError):
+    """There is nothing to audit, or what was served cannot be compared."""
+
+
+class DriftError(PermanentError):
+    """Drift settings, a reference or a sample are not what they must be."""
+
+
+class UnreadableBody(PermanentError):
+    """The body of a request or reply is neither V1 nor V2."""

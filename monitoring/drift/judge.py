@@ -1,0 +1,221 @@
+"""One window beside one reference: data quality first, then features, features together, scores and labels, as verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow.compute as pc
+
+from monitoring.drift.detectors import (
+    compare_columns,
+    compare_distributions,
+    compare_jointly,
+    compare_shares,
+    measure_effects,
+)
+from monitoring.drift.quality import Column, Finding, Prepared, check_flags, prepare
+from monitoring.drift.ranking import Ranking, divide, rank
+from monitoring.drift.reference import STABLE, Reference
+from monitoring.drift.sample import Floats, Sample
+from monitoring.drift.settings import FEATURES, JOINT, LABELS, QUALITY, SCORE, DriftSettings
+from monitoring.verdicts import Finding as Evidence
+from monitoring.verdicts import Outcome, Severity, Verdict
+
+MOST_NAMED: Final = 3
+NOTHING: Final = rank((), *(np.zeros(0),) * 3, {}, (0.0, 0.0))
+"""The ranking of no feature."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is judged: rows of one subject ("churn/stable") between two instants, UTC microseconds.
+
+    ``rows`` counts what was seen; the sample may hold fewer, one a different entity.
+    """
+
+    subject: str
+    start_us: int
+    end_us: int
+    sample: Sample
+    rows: int
+
+    @property
+    def span_s(self) -> float:
+        return max(self.end_us - self.start_us, 1) / 1e6
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Verdicts of one window beside one reference, and all features in the order in which to look at them."""
+
+    window: Window
+    reference: str
+    verdicts: tuple[Verdict, ...]
+    ranking: Ranking
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A window and the rows it is held against."""
+
+    window: Window
+    reference: Reference
+    old: Sample
+    new: Sample
+    settings: DriftSettings
+
+    def chance(self, family: str) -> float:
+        return self.settings.chance(family, self.window.span_s)
+
+    def verdict(self, family: str, outcome: Outcome, text: str, evidence: dict[str, Evidence]) -> Verdict:
+        """A verdict on a family of tests. Drift of a canary beside stable is its own doing and takes the traffic from it; the
+        other kinds hit every revision alike and call somebody."""
+        severity = Severity.ROLL_BACK if self.reference.kind == STABLE else Severity.PAGE
+        common: dict[str, Evidence] = {
+            "reference": self.reference.kind, "reference_rows": len(self.old), "rows": len(self.new),
+            "rows_seen": self.window.rows, "start_us": self.window.start_us, "end_us": self.window.end_us,
+            "period_h": self.reference.period_h,
+        }  # fmt: skip
+        text = f"{text}; beside {self.reference.kind}, {len(self.new):,} rows"
+        monitor = f"drift.{self.reference.kind}.{family}"
+        return Verdict(monitor, self.window.subject, outcome, severity, common | evidence, text, self.window.end_us)
+
+
+def judge_window(window: Window, reference: Reference, settings: DriftSettings) -> Judgement:
+    """Judge a window by every family of tests for which both sides have rows.
+
+    Rows whose inputs were faulty (cold, degraded) count as a finding where their share changed and are left out of the tests.
+    """
+    chance = settings.chance(QUALITY, window.span_s)
+    new = window.sample.thin(settings.most_rows, settings.seed)
+    old = reference.beside(new, settings)
+    case = _Case(window, reference, old.unflagged(), new.unflagged(), settings)
+    flagged = check_flags(old, new, settings, chance) if min(len(old), len(new)) >= settings.least_rows else ()
+    if min(len(case.old), len(case.new)) < settings.least_rows:
+        return Judgement(window, reference.kind, (_refuse_few(case, flagged),), NOTHING)
+    prepared = prepare(case.old, case.new, settings, chance)
+    verdicts = [_judge_quality(case, prepared, (*flagged, *prepared.findings))]
+    ranking = NOTHING
+    if prepared.columns:
+        verdict, ranking = _judge_features(case, prepared)
+        verdicts += [verdict, *_judge_jointly(case, ranking)]
+    verdicts += [*_judge_score(case), *_judge_labels(case)]
+    return Judgement(window, reference.kind, tuple(verdicts), ranking)
+
+
+def _refuse_few(case: _Case, flagged: Sequence[Finding]) -> Verdict:
+    """What can be said of a window with too few rows fit to be tested."""
+    if flagged:
+        return _report_findings(case, flagged, {"findings": len(flagged)})
+    counts = f"{len(case.new)} of the window and {len(case.old)} of the reference's same hours"
+    text = f"too few rows: {counts}, where {case.settings.least_rows} are needed"
+    return case.verdict(QUALITY, Outcome.INCONCLUSIVE, text, {})
+
+
+def _report_findings(case: _Case, findings: Sequence[Finding], evidence: dict[str, Evidence]) -> Verdict:
+    ordered = sorted(findings, key=lambda finding: -abs(finding.value - finding.reference))
+    for number, finding in enumerate(ordered[: case.settings.top], start=1):
+        evidence |= {f"{name}_{number}": value for name, value in finding.__dict__.items()}
+    named = ", ".join(
+        f"{each.feature} {each.kind} {each.value:.1%} (was {each.reference:.1%}{'; ' + each.detail if each.detail else ''})"
+        for each in ordered[:MOST_NAMED]
+    )
+    return case.verdict(QUALITY, Outcome.FAIL, f"{len(findings)} findings on data quality: {named}", evidence)
+
+
+def _judge_quality(case: _Case, prepared: Prepared, findings: Sequence[Finding]) -> Verdict:
+    evidence: dict[str, Evidence] = {"findings": len(findings), "too_few": len(prepared.too_few)}
+    if findings:
+        return _report_findings(case, findings, evidence)
+    if prepared.too_few:
+        text = f"too few present values of {', '.join(prepared.too_few[:MOST_NAMED])}"
+        return case.verdict(QUALITY, Outcome.INCONCLUSIVE, text, evidence)
+    return case.verdict(QUALITY, Outcome.PASS, "data are as they were", evidence)
+
+
+def _judge_features(case: _Case, prepared: Prepared) -> tuple[Verdict, Ranking]:
+    columns, names = prepared.columns, tuple(column.name for column in prepared.columns)
+    compared = compare_columns(columns)
+    settings, chance = case.settings, case.chance(FEATURES)
+    weight = divide(names, case.reference.importance, settings.importance_share)
+    effects = measure_effects(columns, compared)
+    ranking = rank(names, effects, compared.p_value, weight, case.reference.importance, (chance, settings.effect_floor))
+    drifted = int(ranking.drifted.sum())
+    evidence: dict[str, Evidence] = {"features": len(names), "drifted": drifted, **ranking.describe(settings.top)}
+    if drifted:
+        named = ", ".join(f"{ranking.names[i]} (effect {ranking.effect[i]:.2f})" for i in range(min(drifted, MOST_NAMED)))
+        text = f"{drifted} of {len(names)} features drifted: {named}"
+        return case.verdict(FEATURES, Outcome.FAIL, text, evidence), ranking
+    return case.verdict(FEATURES, Outcome.PASS, f"none of {len(names)} features drifted", evidence), ranking
+
+
+def _judge_jointly(case: _Case, ranking: Ranking) -> list[Verdict]:
+    """All features together: what no feature shows alone, such as a pair that no longer moves together."""
+    settings = case.settings
+    if not settings.joint_features:
+        return []
+    by_importance = np.lexsort((np.arange(len(ranking)), -ranking.importance))[: settings.joint_features]
+    names = sorted(ranking.names[number] for number in by_importance)
+    half = [side.thin(settings.joint_rows, settings.seed) for side in (case.old, case.new)]
+    p_value, distance = compare_jointly(_matrix(half[0], half[0], names), _matrix(half[0], half[1], names), settings.seed)
+    chance = case.chance(JOINT)
+    evidence: dict[str, Evidence] = {"features": len(names), "p_value": p_value, "effect": distance, "threshold": chance}
+    fails = p_value <= chance and distance >= settings.effect_floor
+    text = f"{len(names)} features together {'differ' if fails else 'do not differ'} (a classifier's distance {distance:.2f})"
+    return [case.verdict(JOINT, Outcome.FAIL if fails else Outcome.PASS, text, evidence)]
+
+
+def _judge_score(case: _Case) -> list[Verdict]:
+    old, new = _present(case.old.score), _present(case.new.score)
+    if min(len(old), len(new)) < case.settings.least_rows:
+        return []
+    p_value, statistic = compare_distributions(old, new)
+    column = Column(SCORE, old, new)
+    effect = float(measure_effects((column,), compare_columns((column,)))[0])
+    chance = case.chance(SCORE)
+    fails = p_value <= chance and effect >= case.settings.effect_floor
+    evidence: dict[str, Evidence] = {
+        "p_value": p_value, "statistic": statistic, "effect": effect, "threshold": chance, "mean": float(new.mean()),
+        "reference_mean": float(old.mean()),
+    }  # fmt: skip
+    text = f"scores {'drifted' if fails else 'did not drift'}: mean {new.mean():.3f}, was {old.mean():.3f}, effect {effect:.2f}"
+    return [case.verdict(SCORE, Outcome.FAIL if fails else Outcome.PASS, text, evidence)]
+
+
+def _judge_labels(case: _Case) -> list[Verdict]:
+    """Only as labels mature: windows of fresh rows have none."""
+    old, new = _present(case.old.label), _present(case.new.label)
+    if min(len(old), len(new)) < case.settings.least_rows:
+        return []
+    p_value, chance = compare_shares(old > 0, new > 0), case.chance(LABELS)
+    before, now = float(old.mean()), float(new.mean())
+    effect = abs(now - before) / max(before, now) if max(before, now) else 0.0
+    fails = p_value <= chance and effect >= case.settings.effect_floor
+    evidence: dict[str, Evidence] = {
+        "p_value": p_value, "effect": effect, "threshold": chance, "rate": now, "reference_rate": before,
+        "labels": len(new),
+    }  # fmt: skip
+    text = f"label rate {'changed' if fails else 'did not change'}: {now:.2%}, was {before:.2%}, of {len(new):,} matured"
+    return [case.verdict(LABELS, Outcome.FAIL if fails else Outcome.PASS, text, evidence)]
+
+
+def _matrix(known: Sample, sample: Sample, names: Sequence[str]) -> Floats:
+    """(n, F) of chosen features; a category as its place among those known, NaN where missing or unknown."""
+    columns = [
+        sample.numbers[:, sample.names.index(name)]
+        if name in sample.names
+        else pc.index_in(sample.categories[name], value_set=known.categories[name].drop_null().unique())
+        .cast("float32")
+        .to_numpy(zero_copy_only=False)
+        for name in names
+    ]
+    matrix: Floats = np.column_stack(columns).astype(np.float32)
+    matrix[~np.isfinite(matrix)] = np.nan
+    return matrix
+
+
+def _present(values: Floats | None) -> Floats:
+    return np.zeros(0, np.float32) if values is None else values[np.isfinite(values)]

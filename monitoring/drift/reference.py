@@ -1,0 +1,79 @@
+"""What a window is held against: a version's training rows, earlier weeks' rows, or the stable revision's rows beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from features.reference import PREFIX, read_reference
+from monitoring.drift.sample import WEEK_HOURS, Floats, Sample, covers, match_hours
+from monitoring.drift.settings import DriftSettings
+
+TRAINING, WEEKS, STABLE = "training", "weeks", "stable"
+DAY_HOURS = 24
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Rows to hold a window against.
+
+    Attributes:
+        kind: ``TRAINING``, ``WEEKS`` or ``STABLE``.
+        sample: the rows.
+        importance: of features to the model, by name.
+        period_h: rows are drawn by the window's hours of so long a period: 168, hours of the week; 24, hours of the day; 0
+            takes all of them.
+    """
+
+    kind: str
+    sample: Sample
+    importance: Mapping[str, float] = field(default_factory=dict)
+    period_h: int = 0
+
+    def beside(self, window: Sample, settings: DriftSettings) -> Sample:
+        """Rows that the window may fairly be held against; none where there are too few of its hours."""
+        if not self.period_h or not len(window):
+            return self.sample.thin(2 * settings.most_rows, settings.seed)
+        matched = match_hours(self.sample, window, period_h=self.period_h, least=settings.least_rows, seed=settings.seed)
+        return self.sample.take(np.zeros(0, np.int64)) if matched is None else matched.thin(
+            2 * settings.most_rows, settings.seed
+        )  # fmt: skip
+
+
+def read_training_reference(path: Path, settings: DriftSettings) -> Reference:
+    """A version's ``reference.parquet``; matched by hours of the week where it has rows of all of them, else of the day, else
+    not.
+
+    Raises:
+        StoreError: there is no such file.
+    """
+    table, facts = read_reference(path)
+    features = {name.removeprefix(PREFIX): table[name] for name in table.column_names if name.startswith(PREFIX)}
+    numbers = {name: values for name, values in features.items() if pa.types.is_floating(values.type)}
+    sample = Sample(
+        numbers=stack([to_floats(values) for values in numbers.values()], table.num_rows),
+        names=tuple(numbers),
+        at_us=table["now"].cast(pa.int64()).to_numpy(),
+        categories={name: values.combine_chunks() for name, values in features.items() if name not in numbers},
+        score=to_floats(table["score"]),
+        label=to_floats(table["label"]),
+    )
+    periods = (period for period in (WEEK_HOURS, DAY_HOURS) if covers(sample, period, settings.least_rows))
+    return Reference(TRAINING, sample, facts.importance, next(periods, 0))
+
+
+def stack(columns: list[Floats], rows: int) -> Floats:
+    """(n, F) of (n,) columns; there may be none."""
+    return np.column_stack(columns) if columns else np.zeros((rows, 0), np.float32)
+
+
+def to_floats(values: pa.Array | pa.ChunkedArray) -> Floats:
+    """float32, NaN where null."""
+    floats: Floats = values.cast(pa.float32()).to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.cast(
+        pa.float32()
+    ).to_numpy()  # fmt: skip
+    return floats
