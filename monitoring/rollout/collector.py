@@ -22,8 +22,8 @@ MOST_ROWS: Final = 200_000
 MOST_WAITING: Final = 50_000
 MOST_LOST: Final = 0.05
 """Share of events that may be lost before a rollout is judged blind."""
-Row = tuple[int, int, bool, float, bool, float]
-"""Arm, entity, failed, latency in seconds, degraded, score."""
+Row = tuple[int, int, bool, float, bool, float, int]
+"""Arm, entity, failed, latency in seconds, degraded, score, which request."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Collector:
             watch = self._watched.get(service) or _Watch({}, 0)
             rows, watch.rows = watch.rows, []
             losses = Losses(watch.kept, watch.dropped, self._unreadable)
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 6
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 7
         return (
             Observations(
                 at_us=at_us,
@@ -120,6 +120,7 @@ class Collector:
                 degraded=np.array(columns[4], np.bool_),
                 score=np.array(columns[5], np.float32),
                 slice_code=np.zeros(len(rows), np.int16),
+                request=np.array(columns[6], np.int64),
             ),
             losses,
         )
@@ -143,7 +144,7 @@ class Collector:
         scores = event.scores if len(event.scores) == len(entities) else (float("nan"),) * len(entities)
         degraded = event.degraded if len(event.degraded) == len(entities) else (False,) * len(entities)
         watch.rows += [
-            (arm, hash_entity(entity), event.failed, event.latency_s, is_degraded, score)
+            (arm, hash_entity(entity), event.failed, event.latency_s, is_degraded, score, watch.kept)
             for entity, score, is_degraded in zip(entities, scores, degraded, strict=True)
         ]
 

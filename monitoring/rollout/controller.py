@@ -28,7 +28,7 @@ from monitoring.rollout.journal import (
 )
 from monitoring.rollout.leader import US_PER_S, Claim, Lease, take
 from monitoring.rollout.placement import RESTORED, STARTED, Placed, arms_of, own_canary, place, targets_of
-from monitoring.rollout.records import Command, Standing, Step, list_pending, list_work, read_snapshot
+from monitoring.rollout.records import Command, Standing, list_pending, list_work, read_snapshot
 from monitoring.rollout.step import Action, Page, Phase, Promote, RollBack, Rollout, Shift, Start, advance
 from monitoring.rollout.track import SHIFTED, Track, begin_track, find_changes, follow, take_snapshot, weigh
 from monitoring.rollout.traffic import Routing, Traffic
@@ -90,6 +90,11 @@ class Controller:
         """What it holds."""
         return self._lease
 
+    @property
+    def collector(self) -> Collector:
+        """Where its events come in."""
+        return self._around.collector
+
     def tick(self, now_us: int) -> None:
         """Look at everything once."""
         around = self._around
@@ -124,9 +129,13 @@ class Controller:
             routing = self._around.traffic.read(standing.facts.service)
             if standing.step.phase == Phase.PENDING:
                 standing = self._record(standing, Start(self._track(standing).plan.stages[0].percent), SELF, now_us)
-            if standing.is_open and standing.step.applied_at_us is not None:
+            if standing.step.applied_at_us is not None:
+                # What somebody has done by hand comes first: a decision made now would undo it.
+                if self._follow_with_traffic(standing, routing, now_us):
+                    return
                 standing = self._weigh(standing, routing, now_us)
-            self._follow_with_traffic(standing, routing, now_us)
+            if standing.step.applied_at_us is None:
+                self._follow_with_traffic(standing, routing, now_us)
         except (TrafficUnavailable, TrafficChanged) as error:
             self._say(standing.facts.id, f"rollout {standing.facts.id}: {error}")
         except TrafficError as error:
@@ -160,68 +169,58 @@ class Controller:
         return self._decide(standing, NAMES[type(action)], state, (who, reason), now_us)
 
     def _decide(
-        self,
-        standing: Standing,
-        action: str,
-        state: Rollout,
-        because: tuple[str, str],
-        now_us: int,
+        self, standing: Standing, action: str, state: Rollout, because: tuple[str, str], now_us: int,
         command: Command | None = None,
-    ) -> Standing:
-        track = self._track(standing)
+    ) -> Standing:  # fmt: skip
+        """Record a step; ``because`` is who and why."""
+        track, facts = self._track(standing), standing.facts
         verdicts = [verdict.describe() for verdict in track.verdicts]
         who, why = because
         decision = Decision(action, str(state.phase), state.percent, state.describe(), verdicts, who, why)
         workspace, lease = self._around.workspace, self._lease_held()
         recorded = record_step(workspace, lease, standing, decision, now_us, command=command)
-        self._around.tell(
-            f"rollout {standing.facts.id} of {standing.facts.service}: {action} {state.percent} % by {who}: {why}"
-        )
         after = replace(standing, step=recorded)
-        self._tracks[standing.facts.id] = follow(track, after)
+        self._tracks[facts.id] = follow(track, after)
+        self._around.tell(f"rollout {facts.id} of {facts.service}: {action}, {state.percent} %, by {who}: {why}")
         return after
 
     def _end(self, standing: Standing, phase: Phase, action: str, why: str, now_us: int) -> Standing:
         state = replace(self._track(standing).state, phase=phase, percent=0, reason=why)
         return self._decide(standing, action, state, (SELF, why), now_us)
 
-    def _follow_with_traffic(self, standing: Standing, routing: Routing, now_us: int) -> None:
-        """Bring traffic to where the newest step says, and mark the step."""
-        facts, step = standing.facts, standing.step
+    def _follow_with_traffic(self, standing: Standing, routing: Routing, now_us: int) -> bool:
+        """Bring traffic to where the newest step says, and mark the step; whether another step had to be recorded for that."""
         placed = place(self._around.traffic, routing, standing)
-        if placed is Placed.WAITING:
-            self._wait(standing, now_us)
-        elif placed is Placed.LOWERED:
-            self._take_over(standing, routing, now_us)
-        elif placed is Placed.FOREIGN and standing.is_open:
-            self._end(
-                standing, Phase.ABORTED, "abort", f"{facts.service} was changed by others: it runs {routing.stable}", now_us
-            )
-        elif step.applied_at_us is None:
+        ended = self._react(placed, standing, routing, now_us) if standing.is_open else None
+        if ended is not None:
+            self._follow_with_traffic(ended, routing, now_us)
+            return True
+        if placed in (Placed.DONE, Placed.FOREIGN) and standing.step.applied_at_us is None:
             self._give_alias(standing, now_us)
-            self._mark(standing, step, now_us)
+            record_applied(self._around.workspace, self._lease_held(), standing.step, now_us)
+            after = replace(standing, step=replace(standing.step, applied_at_us=now_us))
+            self._tracks[standing.facts.id] = follow(self._track(standing), after)
+        return False
 
-    def _mark(self, standing: Standing, step: Step, now_us: int) -> None:
-        record_applied(self._around.workspace, self._lease_held(), step, now_us)
-        after = replace(standing, step=replace(step, applied_at_us=now_us))
-        self._tracks[standing.facts.id] = follow(self._track(standing), after)
-
-    def _wait(self, standing: Standing, now_us: int) -> None:
-        """A process is loading; a canary that takes too long is taken off."""
+    def _react(self, placed: Placed, standing: Standing, routing: Routing, now_us: int) -> Standing | None:
+        """The step that must follow because traffic cannot, or somebody has changed it; None where there is none."""
+        if placed is Placed.FOREIGN:
+            why = f"{standing.facts.service} was changed by others: it runs {routing.stable}"
+            return self._end(standing, Phase.ABORTED, "abort", why, now_us)
         waited_s = (now_us - standing.step.at_us) / US_PER_S
-        if standing.is_open and waited_s > self._around.ready_within_s:
+        if placed is Placed.WAITING and waited_s > self._around.ready_within_s:
             why = f"the canary's model did not answer within {self._around.ready_within_s:g} s"
-            self._end(standing, Phase.ROLLED_BACK, "rollback", why, now_us)
+            return self._end(standing, Phase.ROLLED_BACK, "rollback", why, now_us)
+        return self._take_over(standing, routing, now_us) if placed is Placed.LOWERED else None
 
-    def _take_over(self, standing: Standing, routing: Routing, now_us: int) -> None:
+    def _take_over(self, standing: Standing, routing: Routing, now_us: int) -> Standing:
         """Somebody has given the canary less than was recorded: that stands, and nothing is raised until somebody resumes."""
         canary = own_canary(routing, standing.facts)
         if canary is None:
-            self._end(standing, Phase.ABORTED, "abort", "the canary was taken off by hand", now_us)
-            return
+            return self._end(standing, Phase.ABORTED, "abort", "the canary was taken off by hand", now_us)
         why = f"the plane gives {canary.percent} %, less than the {standing.step.percent} % recorded: lowered by hand"
         state = replace(self._track(standing).state, phase=Phase.PAUSED, percent=canary.percent, reason=why)
-        self._decide(standing, "pause", state, ("plane", why), now_us)
+        return self._decide(standing, "pause", state, ("plane", why), now_us)
 
     def _give_alias(self, standing: Standing, now_us: int) -> None:
         """The champion is what is served, as far as this rollout decides it."""

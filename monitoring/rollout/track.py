@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from monitoring.rollout.evidence import Evidence, begin, enter_stage, fold
 from monitoring.rollout.evidence_json import read_evidence, write_evidence
 from monitoring.rollout.gates import judge
-from monitoring.rollout.observations import Observations, no_requests
+from monitoring.rollout.observations import Observations
 from monitoring.rollout.placement import STARTED
 from monitoring.rollout.plan import Plan, read_plan
 from monitoring.rollout.records import Outcome, Snapshot, Standing
@@ -72,9 +72,10 @@ def effective_state(standing: Standing) -> Rollout:
 
 def weigh(track: Track, seen: Observations, extra: Sequence[Verdict], now_us: int) -> tuple[Track, Action]:
     """Fold what was seen, judge it, and ask what is to be done."""
-    # Requests at another share than the stage's (somebody has lowered it) cannot be weighed by its odds.
-    at_stage = track.state.percent == track.evidence.percent
-    evidence = fold(track.evidence, seen if at_stage else no_requests(now_us))
+    if track.state.percent != track.evidence.percent:
+        # Somebody has lowered the share: requests at other odds than the stage's say nothing new.
+        return track, step(track.state, track.verdicts, track.plan, now_us)
+    evidence = fold(track.evidence, seen)
     subject = f"{track.standing.facts.service}/canary"
     verdicts = (*judge(evidence, track.plan, now_us, subject), *extra)
     weighed = replace(track, evidence=evidence, verdicts=verdicts)

@@ -51,6 +51,8 @@ def test_every_entity_of_an_answer_is_a_row_of_its_arm() -> None:
     assert seen.score.tolist() == [0.25, 0.5, 0.75]
     assert seen.degraded.tolist() == [False, True, False]
     assert seen.latency_s.tolist() == [0.0125] * 3
+    assert seen.request is not None
+    assert len(set(seen.request.tolist())) == 2
     assert not seen.failed.any()
     assert (losses.kept, losses.dropped, losses.unreadable) == (2, 0, 0)
     assert len(collector.drain("churn", START_US + 3_000_000)[0]) == 0
