@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -35,14 +36,13 @@ PLAN = Plan(
 )
 NEW = Rollout(7, "churn", "churn", 3, 4)
 
-outcomes = st.builds(
-    lambda outcome, severity: verdict_of(outcome, severity), st.sampled_from(list(Outcome)), st.sampled_from(list(Severity))
-)
-ticks = st.lists(st.tuples(st.integers(0, 200), st.lists(outcomes, max_size=4)), max_size=60)
-
 
 def verdict_of(outcome: Outcome, severity: Severity = Severity.ROLL_BACK) -> Verdict:
     return Verdict("errors", "churn/canary", outcome, severity, {}, f"{severity} {outcome}", 0)
+
+
+outcomes = st.builds(verdict_of, st.sampled_from(list(Outcome)), st.sampled_from(list(Severity)))
+ticks = st.lists(st.tuples(st.integers(0, 200), st.lists(outcomes, max_size=4)), max_size=60)
 
 
 def play(script):
@@ -138,7 +138,7 @@ def test_no_share_is_raised_and_nothing_promoted_without_a_pass_of_everything(sc
 def test_percents_only_rise_until_they_fall_to_nothing(script):
     percents = [after.percent for *_, after, _ in play(script)]
     allowed = [0, 5, 25, 50, 100]
-    for low, high in zip(percents, percents[1:], strict=False):
+    for low, high in pairwise(percents):
         assert high in (low, 0) or allowed.index(high) == allowed.index(low) + 1
 
 
