@@ -15,7 +15,7 @@ from inference.plane.admin import Change, build_admin
 from inference.plane.document import Predictor, Service
 from inference.plane.documents import Documents
 from inference.plane.errors import PlaneError
-from inference.plane.events import EventSender
+from inference.plane.events import EventSender, SenderLimits
 from inference.plane.group import Group
 from inference.plane.metrics import PlaneMetrics
 from inference.plane.process import Command
@@ -152,7 +152,8 @@ class Plane:
         def count_dropped(reason: str) -> None:
             dropped.labels(service.name, reason).inc()
 
-        return EventSender(service.logger.url, f"{self._address}/", sent.inc, count_dropped)
+        limits = SenderLimits(self._settings.events, self._settings.event_bytes)
+        return EventSender(service.logger.url, f"{self._address}/", sent.inc, count_dropped, limits)
 
     def _read_request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
         loop = asyncio.get_running_loop()

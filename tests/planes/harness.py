@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,48 @@ def plane_in_thread(folder: Path, *, environment: dict[str, str] | None = None, 
             if not running.done():
                 loop.call_soon_threadsafe(event.set)
             running.result(60)
+
+
+@dataclass
+class Sink:
+    """A real HTTP sink: what it was sent, headers in lower case, and where it listens."""
+
+    url: str
+    events: list[tuple[dict[str, str], bytes]]
+
+    def of(self, kind: str) -> list[tuple[dict[str, str], bytes]]:
+        wanted = f"org.kubeflow.serving.inference.{kind}"
+        return [event for event in self.events if event[0]["ce-type"] == wanted]
+
+
+@contextlib.contextmanager
+def sink(*, port: int = 0, delay_s: float = 0.0, status: int = 200) -> Iterator[Sink]:
+    """A sink that takes ``delay_s`` for each event and answers with ``status``."""
+    events: list[tuple[dict[str, str], bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            time.sleep(delay_s)
+            events.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(status)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            pass  # the other side may go away while it waits
+
+    with Server(("127.0.0.1", port), Handler) as server, ThreadPoolExecutor(1) as thread:
+        thread.submit(server.serve_forever, 0.05)
+        try:
+            yield Sink(f"http://127.0.0.1:{server.server_port}/", events)
+        finally:
+            server.shutdown()
