@@ -1,0 +1,120 @@
+"""The controller as a process: its loop, and beside it a server for events and requests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from features.errors import StoreUnavailable, explain
+from plumb.errors import CommandError
+from plumb.instants import now_us
+from plumb.settings import Settings
+from plumb.stream_workers import on_stop
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+LOOPBACK = "127.0.0.1"
+STOP_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a controller runs.
+
+    Attributes:
+        port: for events and the HTTP API, on 127.0.0.1; 0 takes a free one.
+        tick_s: seconds between two looks.
+        lease_s: seconds for which it holds the lease at a time.
+        most_rows: requests kept between two looks.
+    """
+
+    port: int
+    tick_s: float
+    lease_s: float
+    most_rows: int
+
+
+def run_controller(settings: Settings, plane: str, course: Course) -> None:
+    """Tick until SIGTERM or Ctrl-C, then let go of the lease.
+
+    Raises:
+        CommandError: the port is taken.
+    """
+    from components.rollouts import RegistryAliases, choose_canary
+    from monitoring.rollout.api import Desk, build_api
+    from monitoring.rollout.collector import Collector
+    from monitoring.rollout.controller import Controller, Surroundings
+    from monitoring.rollout.leader import Claim, release
+    from monitoring.rollout.metrics import ControllerMetrics
+    from monitoring.rollout.records import list_rollouts
+    from monitoring.rollout.traffic import PlaneTraffic
+
+    stopping = threading.Event()
+    on_stop(stopping.set)
+    workspace, collector, metrics = settings.workspace, Collector(most_rows=course.most_rows), ControllerMetrics()
+    claim = Claim(f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}", ttl_s=course.lease_s)
+    traffic, asked = PlaneTraffic(plane), PlaneTraffic(plane)
+    aliases = RegistryAliases(workspace)
+    controller = Controller(Surroundings(workspace, traffic, collector, aliases, claim, tell))
+    desk = Desk(workspace, asked, collector, lambda model, version: choose_canary(workspace, model, version).version,
+                now_us, metrics.registry)  # fmt: skip
+    with listen(course.port) as listener, serving(build_api(desk), listener):
+        typer.echo(f"plumb: controller at http://{LOOPBACK}:{listener.getsockname()[1]} (plane {plane})")
+        while not stopping.wait(course.tick_s):
+            controller.tick(now_us())
+            try:
+                metrics.show(controller, list_rollouts(workspace), now_us())
+            except StoreUnavailable:
+                metrics.faults.inc()  # the controller has said so
+    if controller.lease is not None:
+        release(workspace, controller.lease, now_us())
+    traffic.close()
+    asked.close()
+
+
+@contextlib.contextmanager
+def listen(port: int) -> Iterator[socket.socket]:
+    """A socket on 127.0.0.1.
+
+    Raises:
+        CommandError: the port is taken.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((LOOPBACK, port))
+        except OSError as error:
+            raise CommandError(
+                explain("port cannot be bound", which=f"{LOOPBACK}:{port}", expected="a free port", got=str(error),
+                        next_step="stop what uses it, or pass another --port")
+            ) from error  # fmt: skip
+        yield listener
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI, listener: socket.socket) -> Iterator[None]:
+    """Serve the application in a thread beside the loop, so that a slow tick holds up no event."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="rollout-api", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(STOP_TIMEOUT_S)
+
+
+def tell(line: str) -> None:
+    """Show the operator a line."""
+    typer.echo(f"plumb: {line}", err=True)
