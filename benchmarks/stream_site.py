@@ -44,7 +44,7 @@ class Case:
     signals: int = len(SIGNALS)
     history: int = 3
     events: int = 2_000_000
-    micro_batch: int = 50_000
+    micro_batch: int = 200_000
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,7 @@ def partition_of(entity_ids: pa.Array | pa.ChunkedArray | Sequence[str], partiti
         entity_ids = entity_ids.combine_chunks()
     ids = entity_ids if isinstance(entity_ids, pa.Array) else pa.array(entity_ids, pa.string())
     encoded = ids.dictionary_encode()
-    hashes = np.fromiter(
-        (zlib.crc32(text.encode()) for text in encoded.dictionary.to_pylist()), np.int64, len(encoded.dictionary)
-    )
+    texts = encoded.dictionary.cast(pa.binary()).to_pylist()
+    hashes = np.fromiter(map(zlib.crc32, texts), np.int64, len(texts))
     result: np.ndarray = (hashes % partitions).astype(np.int32)[encoded.indices.to_numpy(zero_copy_only=False)]
     return result

@@ -59,7 +59,7 @@ def stream(  # noqa: PLR0913 - a command's options
     runner: Annotated[str, typer.Option("--runner", help="Name of the Beam runner.")] = "FnApiRunner",
     workers: Annotated[int, typer.Option("--workers", min=1, help=WORKERS_HELP)] = 1,
     until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help=CAUGHT_UP_HELP)] = False,
-    micro_batch: Annotated[int, typer.Option("--micro-batch", min=1, help=MICRO_BATCH_HELP)] = 50_000,
+    micro_batch: Annotated[int, typer.Option("--micro-batch", min=1, help=MICRO_BATCH_HELP)] = 200_000,
     compact_s: Annotated[float, typer.Option("--compact-every", min=0, help=COMPACT_HELP)] = 0,
     partitions: Annotated[list[int] | None, typer.Option("--partition", help=PARTITION_HELP)] = None,
 ) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transforms.export import Finisher
 
 DEFAULT_RUNNER: Final = "FnApiRunner"
-MICRO_BATCH: Final = 50_000
+MICRO_BATCH: Final = 200_000
 """At most about this many events a commit: bounds memory, and the time for which a shard's readers see the state before."""
 
 _FAILURES: list[PlumblineError] = []

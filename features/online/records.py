@@ -75,14 +75,14 @@ def keyed_values(shard: int, partitions: int, values: Mapping[str, bytes]) -> li
     Raises:
         StoreError: an entity belongs to another shard.
     """
-    keyed = sorted((encode_entity_id(entity_id), value) for entity_id, value in values.items())
-    for key, _ in keyed:
-        if crc32(key) % partitions != shard:
-            raise StoreError(
-                explain("entity belongs to another shard", which=repr(key.decode()), expected=f"shard {shard}",
-                        got=f"shard {crc32(key) % partitions}", next_step="partition entities by their id")
-            )  # fmt: skip
-    return keyed
+    keys = encode_entity_ids(list(values))
+    strange = next((key for key in keys if crc32(key) % partitions != shard), None)
+    if strange is not None:
+        raise StoreError(
+            explain("entity belongs to another shard", which=repr(strange.decode()), expected=f"shard {shard}",
+                    got=f"shard {crc32(strange) % partitions}", next_step="partition entities by their id")
+        )  # fmt: skip
+    return sorted(zip(keys, values.values(), strict=True))
 
 
 def check_states(states: Sequence[tuple[bytes, bytes]], which: str) -> None:
