@@ -7,6 +7,8 @@ tiles stand at every row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -36,6 +38,34 @@ def states_as_known(events: pa.Table, catalog: Catalog, view: View, entity_ids: 
     Returns:
         (n,) state bytes in the order given; empty where nothing was known.
     """
+    return _states_at(events, catalog, view, Rows(entity_ids, now_us), lambda chosen: _known_us(chosen, view))
+
+
+def states_up_to(events: pa.Table, catalog: Catalog, view: View, entity_ids: pa.Array, offsets: Ints) -> pa.LargeBinaryArray:
+    """State bytes of each entity from its events at or before an offset of its log partition, whenever they came.
+
+    Args:
+        events, catalog, view, entity_ids: as ``states_as_known``; entities of one partition or several.
+        offsets: (n,) log offsets, each of its entity's own partition.
+    Returns:
+        (n,) state bytes in the order given, as a stream had them that had read the log up to there.
+    """
+    return _states_at(events, catalog, view, Rows(entity_ids, offsets), lambda chosen: chosen["log_offset"].to_numpy())
+
+
+@dataclass(frozen=True)
+class Rows:
+    """(n,) entities and how far each is to be seen: a time in microseconds UTC, or an offset."""
+
+    entity_ids: pa.Array
+    seen_to: Ints
+
+
+def _states_at(
+    events: pa.Table, catalog: Catalog, view: View, wanted: Rows, place_of: Callable[[pa.Table], Ints]
+) -> pa.LargeBinaryArray:
+    """States of rows from events whose place is at most ``wanted.seen_to``."""
+    entity_ids, seen_to = wanted.entity_ids, wanted.seen_to
     events = deduplicate(events, horizon_s=DEDUPLICATION_HORIZON_S)
     distinct = entity_ids.unique()
     entity = _codes(entity_ids, distinct)
@@ -45,15 +75,15 @@ def states_as_known(events: pa.Table, catalog: Catalog, view: View, entity_ids: 
     by_entity = np.flatnonzero(relevant)
     by_entity = by_entity[np.argsort(event_entity[by_entity], kind="stable")]
     events, event_entity = _columns_of(events, plan).take(pa.array(by_entity)), event_entity[by_entity]
-    known_us = _known_us(events, view)
+    place = place_of(events)
     partition = partition_of(distinct, catalog.log_partitions).astype(np.int64)
 
-    order = np.lexsort((now_us, entity))
+    order = np.lexsort((seen_to, entity))
     encoded = []
     for rows in _chunks_of_whole_entities(entity[order]):
         chosen = order[rows]
         span = slice(*np.searchsorted(event_entity, (entity[chosen[0]], entity[chosen[-1]] + 1)))
-        row_of_event = _first_row_that_sees(event_entity[span], known_us[span], entity[chosen], now_us[chosen])
+        row_of_event = _first_row_that_sees(event_entity[span], place[span], entity[chosen], seen_to[chosen])
         standing, offset = _tiles_of_rows(events[span.start : span.stop], row_of_event, entity[chosen], plan)
         encoded.append(encode_states(standing, partition[entity[chosen]], offset))
     states = pa.chunked_array(encoded, pa.large_binary()).combine_chunks() if encoded else pa.array([], pa.large_binary())
@@ -96,12 +126,12 @@ def _last_offsets(events: pa.Table, row_of_event: Ints, rows: int, starts: Ints)
     return running
 
 
-def _first_row_that_sees(event_entity: Ints, known_us: Ints, entity: Ints, now_us: Ints) -> Ints:
-    """For each event the first row of its entity with known time <= now; the number of rows where there is none."""
-    moments = np.unique(now_us)
+def _first_row_that_sees(event_entity: Ints, place: Ints, entity: Ints, seen_to: Ints) -> Ints:
+    """For each event the first row of its entity with place <= seen_to; the number of rows where there is none."""
+    moments = np.unique(seen_to)
     width = len(moments) + 1
-    row_order = entity * width + np.searchsorted(moments, now_us)
-    row = np.searchsorted(row_order, event_entity * width + np.searchsorted(moments, known_us, side="left"))
+    row_order = entity * width + np.searchsorted(moments, seen_to)
+    row = np.searchsorted(row_order, event_entity * width + np.searchsorted(moments, place, side="left"))
     same = entity[np.minimum(row, len(entity) - 1)] == event_entity
     return np.where(same & (row < len(entity)), row, len(entity))
 

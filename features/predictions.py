@@ -114,8 +114,9 @@ def read_predictions(
         OSError: a segment cannot be read.
     """
     schema = PREDICTION if columns is None else pa.schema([PREDICTION.field(name) for name in columns])
+    needed = {*schema.names, "answered_at", "revision"}
     for path in list_segments(folder):
-        for _, rows in _read_frames(path, 0, since_us):
+        for _, rows in _read_frames(path, 0, since_us, [PREDICTION.get_field_index(name) for name in sorted(needed)]):
             chosen = _select(rows, since_us, until_us, revision)
             if chosen.num_rows:
                 yield chosen.select(schema.names)
@@ -182,8 +183,11 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _read_frames(path: Path, first: int, since_us: int | None) -> Iterator[tuple[int, pa.Table]]:
+def _read_frames(
+    path: Path, first: int, since_us: int | None, fields: list[int] | None = None
+) -> Iterator[tuple[int, pa.Table]]:  # fmt: skip
     """(number, rows) of the segment's frames from number ``first`` on that may hold rows since a time."""
+    options = pa.ipc.IpcReadOptions(included_fields=fields)
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -195,7 +199,7 @@ def _read_frames(path: Path, first: int, since_us: int | None) -> Iterator[tuple
                 payload = file.read(frame.payload_bytes)
                 if not is_whole(frame, payload):
                     break
-                yield number, pa.ipc.open_stream(pa.py_buffer(payload)).read_all()
+                yield number, pa.ipc.open_stream(pa.py_buffer(payload), options=options).read_all()
             position, number = position + frame.frame_bytes, number + 1
             file.seek(position)
         _require_tail(file, position, path)

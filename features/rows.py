@@ -124,6 +124,35 @@ null but for a sample of whole rows: state bytes, profile values and request fie
 """
 
 
+SKEW: Final = pa.schema(
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("model_version", pa.int64(), nullable=False),
+        pa.field("view_key", pa.string(), nullable=False),
+        pa.field("measured_at", TIME, nullable=False),
+        pa.field("start", TIME, nullable=False),
+        pa.field("end", TIME, nullable=False),
+        pa.field("comparison", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("signal", pa.string(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("values", pa.int64(), nullable=False),
+        pa.field("differing", pa.int64(), nullable=False),
+        pa.field("differing_rows", pa.int64(), nullable=False),
+        pa.field("share", pa.float64()),
+        pa.field("example_entity", pa.string()),
+        pa.field("example_now", TIME),
+        pa.field("example", pa.string()),
+    ]
+)
+"""How much of one signal (or field) differed between served rows and the same rows made again.
+
+``comparison`` is ``replay``, the batch path at the offset each row names, where nothing may differ, or ``training``, the
+training kernel at each row's ``now``, where lag and late events show. ``share`` is that of the values. ``start`` and ``end``
+bound when the rows were answered.
+"""
+
+
 def profile_schema(catalog: Catalog, profile: str) -> pa.Schema:
     """One row for each (entity, valid_from): values that hold from ``valid_from``, known from ``created_time``."""
     return pa.schema(

@@ -1,0 +1,157 @@
+"""The skew audit: served rows, the same rows made again by the batch path, and what differs.
+
+The rooms that take part do not know each other: predictions come from the features room, transforms makes rows again,
+monitoring compares. Every row's state and profile values are compared by their hashes; whole rows value by value.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from components.served_rows import STATUSES, Selection, Served, survey
+from components.skew_comparison import Version, compare_served
+from features.catalogs import load_catalog
+from features.errors import explain
+from features.event_log.complete import read_complete
+from features.rows import SKEW
+from features.workspace import Workspace
+from models.versions import load
+from monitoring import skew
+from monitoring.errors import SkewError
+from monitoring.skew import Difference, Tally
+
+
+@dataclass(frozen=True)
+class SkewAudit:
+    """What an audit found.
+
+    Attributes:
+        rows: rows read; ``statuses`` says how many could be checked, and why others could not.
+        whole: rows compared value by value.
+        checked, mismatched: rows by kind of comparison (``monitoring.skew.KINDS``), all versions together.
+        first: the first differing signal of the replay; None where nothing differs.
+        differences: rows of ``rows.SKEW``.
+    """
+
+    model: str
+    versions: tuple[int, ...]
+    start_us: int
+    end_us: int
+    rows: int
+    whole: int
+    statuses: Mapping[str, int]
+    checked: Mapping[str, int]
+    mismatched: Mapping[str, int]
+    first: Difference | None
+    differences: pa.Table
+
+    @property
+    def mismatches(self) -> int:
+        """Rows that differ, each kind counted by itself."""
+        return sum(self.mismatched.values())
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values for JSON: the counts, the first differing signal, and every difference."""
+        own = {name: getattr(self, name) for name in ("model", "versions", "start_us", "end_us", "rows", "whole")}
+        own |= {name: dict(getattr(self, name)) for name in ("statuses", "checked", "mismatched")}
+        first = None if self.first is None else asdict(self.first)
+        return {**own, "mismatches": self.mismatches, "first": first, "differences": self.differences.to_pylist()}
+
+
+def audit_skew(workspace: Workspace, model: str, selection: Selection, *, measured_at_us: int) -> SkewAudit:
+    """Make a model's served rows again and compare.
+
+    Memory is that of one log partition's events and rows; time grows with rows, with events of the partitions, and with
+    distinct states (two rows of a user between whose answers nothing came share one).
+
+    Args:
+        measured_at_us: recorded with the result, UTC microseconds.
+
+    Raises:
+        SkewError: there are no rows to audit: silence is no pass.
+        PlumblineError: a version, its log or its profiles cannot be read.
+    """
+    folder = workspace.predictions(model)
+    found = survey(folder, selection)
+    if not found:
+        raise SkewError(
+            explain("no predictions to audit", which=f"{model} in {folder}", expected="served rows in the time asked for",
+                    got="none", next_step="serve the model, or widen --since and --until")
+        )  # fmt: skip
+    statuses: Counter[str] = Counter(dict.fromkeys(STATUSES, 0))
+    tallies: dict[int, Tally] = {}
+    whole, names, tables = 0, [], []
+    for number, span in sorted(found.items()):
+        version = read_version(workspace, model, number)
+        tally = tallies[number] = Tally()
+        whole += _audit_version(workspace, model, version, selection, tally, statuses)
+        names += signal_order(version)
+        about = {"model": model, "model_version": number, "view_key": version.view.key}
+        tables.append(
+            skew.tabulate(tally, about=about, start_us=span.start_us, end_us=span.end_us, measured_at_us=measured_at_us)
+        )
+    firsts = [first for tally in tallies.values() if (first := tally.first(names))]
+    return SkewAudit(
+        model=model,
+        versions=tuple(sorted(found)),
+        start_us=min(span.start_us for span in found.values()),
+        end_us=max(span.end_us for span in found.values()),
+        rows=sum(span.rows for span in found.values()),
+        whole=whole,
+        statuses=dict(statuses),
+        checked=_total([tally.checked for tally in tallies.values()]),
+        mismatched=_total([tally.mismatched for tally in tallies.values()]),
+        first=min(firsts, key=lambda one: skew.KINDS.index(one.kind), default=None),
+        differences=pa.concat_tables([SKEW.empty_table(), *tables]),
+    )
+
+
+def read_version(workspace: Workspace, model: str, number: int) -> Version:
+    """A version with the declarations that it was trained on.
+
+    Raises:
+        VersionError: there is no such version, or its files are gone.
+        DeclarationError: its catalog or view is not declared any more.
+    """
+    path = load(workspace, model, number, require_blessed=False).path
+    description = orjson.loads((path / "model.json").read_bytes())
+    catalog = load_catalog(description["catalog"])
+    return Version(number, catalog, catalog.view(description["view"]["name"]), path / "saved_model")
+
+
+def signal_order(version: Version) -> list[str]:
+    """Signals by id, then fields: in which order a difference is the first."""
+    catalog, view = version.catalog, version.view
+    fields = (*catalog.profile_fields_of(view), *view.request)
+    return [*(signal.name for signal in catalog.signals_of(view)), *(field.name for field in fields)]
+
+
+def _audit_version(
+    workspace: Workspace, model: str, version: Version, selection: Selection, tally: Tally, statuses: Counter[str]
+) -> int:  # fmt: skip
+    """Audit one version, a log partition at a time; returns how many rows were compared whole."""
+    from transforms.rebuild import RowBuilder
+
+    catalog, view = version.catalog, version.view
+    builder = RowBuilder(workspace, catalog, view, version.saved_model)
+    whole = 0
+    for partition in range(catalog.log_partitions):
+        served = Served.read(workspace.predictions(model), version.number, partition, selection)
+        if not served.rows.num_rows:
+            continue
+        ids = served.rows["entity_id"].combine_chunks().unique()
+        log = read_complete(workspace, catalog, view.entity, partition, entity_ids=ids)
+        served = served.checkable(log, statuses)
+        whole += compare_served(builder, served, log, version, tally, statuses)
+    return whole
+
+
+def _total(counts: list[Counter[str]]) -> dict[str, int]:
+    """Sums by kind, kinds in their order; those that nothing was compared of are absent."""
+    return {kind: sum(count[kind] for count in counts) for kind in skew.KINDS if any(kind in count for count in counts)}
