@@ -9,6 +9,8 @@ from features import layout
 from features.declarations import EVENT_COLUMNS, HOUR_OF_WEEK, RESERVED_PREFIX, Catalog, Ratio, Signal, View, window_features
 from features.errors import DeclarationError, explain
 
+MIN_RETENTION_S = 14 * layout.DAY_S
+
 
 def check_catalog(catalog: Catalog) -> None:
     """Raise ``DeclarationError`` with one line at the first contradiction."""
@@ -35,6 +37,10 @@ def check_catalog(catalog: Catalog) -> None:
         _require(not event_type.name.startswith(RESERVED_PREFIX), catalog, which, own, "a reserved name")
         for name in event_type.attributes:
             catalog.attribute(name)
+    for region, kept_s in catalog.retention_s:
+        _require(region in catalog.regions, catalog, f"retention of region {region!r}", "a declared region", repr(region))
+        least = f"at least {MIN_RETENTION_S} s, twice the time in which a repeated event is known"
+        _require(kept_s >= MIN_RETENTION_S, catalog, f"retention of region {region!r}", least, f"{kept_s} s")
     for entity in catalog.entities:
         _refuse_repeats(
             catalog, f"signal ids of {entity}", (str(signal.id) for signal in catalog.signals if signal.entity == entity)

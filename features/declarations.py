@@ -229,7 +229,11 @@ class View:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Every declaration of one product."""
+    """Every declaration of one product.
+
+    ``retention_s`` gives, by region, for how many seconds of ingest time raw events are kept; what they made of states stays.
+    A region that is not in it keeps them for ever.
+    """
 
     name: str
     attributes: tuple[Attribute, ...]
@@ -238,6 +242,7 @@ class Catalog:
     profiles: tuple[Profile, ...] = ()
     views: tuple[View, ...] = ()
     regions: tuple[str, ...] = ("global",)
+    retention_s: tuple[tuple[str, int], ...] = ()
     log_partitions: int = 8
 
     @cached_property

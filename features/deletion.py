@@ -23,6 +23,7 @@ from features.marking import mark_batch_log, mark_live_log
 from features.online.store import OnlineStore
 from features.partitions import partition_of
 from features.purging import purge_dead_letters, purge_events, purge_profiles
+from features.snapshots import purge_snapshots
 from features.workspace import Workspace
 
 
@@ -125,6 +126,7 @@ def _purges(task: Deletion, entity_ids: list[str]) -> dict[str, Callable[[], int
     workspace, catalog, entity = task.workspace, task.catalog, task.entity
     steps: dict[str, Callable[[], int]] = {
         "event log": partial(purge_events, workspace, catalog, entity),
+        "snapshots": partial(purge_snapshots, workspace, catalog, entity),
         "dead letters": partial(purge_dead_letters, workspace, entity, entity_ids),
     }
     for profile in (each.name for each in catalog.profiles if each.entity == entity):

@@ -109,6 +109,12 @@ def replace_rows(table: DeltaTable, rows: pa.Table, predicate: str | None, sourc
     write_deltalake(table, ordered, mode="overwrite", predicate=predicate, commit_properties=commit)
 
 
+def delete_rows(table: DeltaTable, predicate: str, sources: Mapping[str, int]) -> None:
+    """Delete the rows that a predicate names and record ``sources`` in one atomic commit."""
+    transactions = [Transaction(name, version) for name, version in sources.items()]
+    table.delete(predicate, commit_properties=CommitProperties(app_transactions=transactions))
+
+
 def remove_old_files(table: DeltaTable) -> int:
     """Delete the files that no longer belong to the table, whatever their age; returns how many.
 

@@ -33,6 +33,9 @@ STAMPED: Final = ("ingest_day", "log_partition", "log_offset")
 
 PARTITIONS_KEY: Final = "plumbline.log_partitions"
 HASH_KEY: Final = "plumbline.partition_hash"
+EXPIRED_KEY: Final = "plumbline.expired/{partition}"
+EXPIRED_US_KEY: Final = "plumbline.expired_us/{partition}"
+"""Recorded when old events are dropped: offset of a partition's last dropped one, and its ingest_time in microseconds."""
 MARKED_KEY: Final = "plumbline.marked"
 """Recorded with the first deletion marker: a log without it need not be searched for any."""
 
@@ -255,7 +258,19 @@ def log_heads(workspace: Workspace, catalog: Catalog, entity: str) -> tuple[np.n
         grouped = pl.scan_delta(log).group_by("log_partition").agg(newest)
         for partition, offset, ingest_us in delta.collect(grouped, workspace.events(entity)).iter_rows():
             next_offsets[partition], last_ingest_us[partition] = offset + 1, ingest_us
+        for partition in range(catalog.log_partitions):
+            dropped_to = log.transaction_version(EXPIRED_KEY.format(partition=partition))
+            if dropped_to is not None and dropped_to >= next_offsets[partition]:
+                next_offsets[partition] = dropped_to + 1
+                last_ingest_us[partition] = log.transaction_version(EXPIRED_US_KEY.format(partition=partition))
     return next_offsets, last_ingest_us
+
+
+def expired_to(workspace: Workspace, catalog: Catalog, entity: str, partition: int) -> int:
+    """Offset up to which events of a partition may have been dropped for their age; -1 where none have."""
+    log = open_log(workspace, catalog, entity)
+    dropped_to = log.transaction_version(EXPIRED_KEY.format(partition=partition)) if log is not None else None
+    return -1 if dropped_to is None else int(dropped_to)
 
 
 def log_position(

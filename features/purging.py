@@ -45,8 +45,7 @@ def purge_events(workspace: Workspace, catalog: Catalog, entity: str) -> int:
         folders = sorted(erased.unique().iter_rows())
         for first in range(0, len(folders), DAYS_A_COMMIT):
             _rewrite_days(log, folders[first : first + DAYS_A_COMMIT], markers)
-        if erased.height:
-            delta.remove_old_files(log)
+        delta.remove_old_files(log)
     return erased.height
 
 
@@ -98,7 +97,7 @@ def names_any(content: str, wanted: frozenset[str]) -> bool:
 def _replace_all(table: DeltaTable, rows: pl.DataFrame, kept: pl.DataFrame) -> int:
     if kept.height < rows.height:
         delta.replace_rows(table, kept.to_arrow(compat_level=pl.CompatLevel.oldest()), None)
-        delta.remove_old_files(table)
+    delta.remove_old_files(table)
     return rows.height - kept.height
 
 

@@ -56,6 +56,10 @@ class Workspace:
         """Folder with one JSON document a deletion, and the key of the hashes in them."""
         return self.root / "deletions"
 
+    def snapshots(self, view_key: str) -> Path:
+        """Folder with one file a log partition: a view's states at the position before which events were dropped."""
+        return self.root / "snapshots" / view_key
+
     def predictions(self, model: str) -> Path:
         """Folder of the rows that a model's servers have answered with, in segment files."""
         return self.root / "predictions" / model
@@ -63,6 +67,14 @@ class Workspace:
     def services(self) -> Path:
         """Folder of the local data plane: one JSON file a service, its servers' logs, and its lock."""
         return self.root / "services"
+
+    def drift_windows(self) -> Path:
+        """Folder of the event windows that a drift detector has open, or has closed and not yet forgotten."""
+        return self.root / "monitoring" / "windows"
+
+    def drift_verdicts(self) -> Path:
+        """Folder of one JSON file a window that was judged."""
+        return self.root / "monitoring" / "drift"
 
     @property
     def control_database(self) -> Path:

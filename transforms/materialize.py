@@ -9,21 +9,20 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import apache_beam as beam
-import numpy as np
 import orjson
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features.codec import encode_states
 from features.declarations import Catalog, View
 from features.errors import StoreError, explain
-from features.events import DEDUPLICATION_HORIZON_S, deduplicate, find_markers, log_position, read_events
+from features.events import find_markers, log_position, read_events
+from features.layout import US_PER_S
 from features.online.addresses import ViewVersion, open_store
 from features.online.records import check_position
 from features.online.store import NO_OFFSET, OnlineStore, Watermark
 from features.partitions import partition_of
 from features.profiles import profiles_current
-from features.tiles import fold, no_tiles, plan_fold
+from features.snapshots import read_snapshot, require_after
 from features.workspace import Workspace
 
 DEFAULT_RUNNER: Final = "FnApiRunner"
@@ -106,16 +105,16 @@ def fill_shard(job: FillJob, shard: int) -> Materialized:
     catalog, view = job.catalog, job.view
     workspace = Workspace(job.root)
     known_by_us, lag_s = job.as_of_us, view.lag_s
-    last, ingest_us = log_position(workspace, catalog, view.entity, shard, known_by_us=known_by_us, lag_s=lag_s)
+    base = read_snapshot(workspace, catalog, view, shard)
+    require_after(base, known_by_us - lag_s * US_PER_S, f"shard {shard} of {view.key}")
+    found = log_position(workspace, catalog, view.entity, shard, known_by_us=known_by_us, lag_s=lag_s)
+    last, ingest_us = max(found, (base.log_offset, base.ingest_us))
     log = read_events(workspace, catalog, view.entity, known_by_us=known_by_us, lag_s=lag_s, partition=shard)
     # What came between the two reads is left to whoever goes on from the position.
-    events = deduplicate(log.filter(pa.array(log["log_offset"].to_numpy() <= last)), horizon_s=DEDUPLICATION_HORIZON_S)
-    encoded = events["entity_id"].combine_chunks().dictionary_encode()
-    ids, owner = encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    offsets = np.full(len(ids), -1, dtype=np.int64)
-    np.maximum.at(offsets, owner, events["log_offset"].to_numpy())
-    tiles = fold(no_tiles(), events, owner, plan_fold(catalog.signals_of(view)))
-    states = dict(zip(ids, encode_states(tiles, np.full(len(ids), shard), offsets).to_pylist(), strict=True))
+    events = base.after(log.filter(pa.array(log["log_offset"].to_numpy() <= last)))
+    names, encoded = base.fold_after(events, catalog, view, shard)
+    ids = names.to_pylist()
+    states = dict(zip(ids, encoded.to_pylist(), strict=True))
     profiles = _profiles_of(workspace, catalog, view, job.as_of_us, shard)
     erased = dict.fromkeys(find_markers(workspace, catalog, view.entity, partition=shard).entity_ids, b"")
     states, profiles = erased | states, erased | profiles

@@ -24,8 +24,9 @@ from features.event_log.admission import REFUSED, admit
 from features.event_log.files import Durability, FileLog
 from features.event_log.port import EventLog
 from features.event_log.repeats import IDENTITY
-from features.events import commit_events, find_markers, log_heads, open_log, read_events
+from features.events import commit_events, expired_to, find_markers, log_heads, open_log, read_events
 from features.rows import DEAD_LETTER
+from features.snapshots import newest_snapshot
 from features.workspace import Workspace
 
 COMPACTION_EVENTS: Final = 1_000_000
@@ -50,7 +51,12 @@ class BatchHistory:
     entity: str
 
     def __call__(self, partition: int, since_us: int, before: int) -> pa.Table:
-        events = read_events(Workspace(self.root), self.catalog, self.entity, partition=partition, columns=list(IDENTITY))
+        workspace = Workspace(self.root)
+        events = read_events(workspace, self.catalog, self.entity, partition=partition, columns=list(IDENTITY))
+        if expired_to(workspace, self.catalog, self.entity, partition) >= 0:
+            base = newest_snapshot(workspace, self.catalog, self.entity, partition)
+            behind = events.filter(pc.greater(events["log_offset"], base.log_offset))
+            events = pa.concat_tables([base.counted().cast(events.schema), behind])
         recent = pc.greater_equal(events["ingest_time"].cast(pa.int64()), since_us)
         return events.filter(pc.and_(recent, pc.less(events["log_offset"], before)))
 

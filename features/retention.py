@@ -1,0 +1,91 @@
+"""Dropping raw events of before a region's retention: first what they made of states is kept, then they go.
+
+A snapshot of each of the entity's views is written at the position of the last event that goes; then the events leave the
+table in one commit that records the position, and their files leave the disk. Ended anywhere, it is completed by the next
+run: a snapshot beside events that are still there changes no answer. Whole days go, once their last second is old enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+
+from features import delta
+from features.declarations import Catalog
+from features.erasure import ERASED
+from features.event_log.compaction import compacted_to, open_live_log
+from features.events import EXPIRED_KEY, EXPIRED_US_KEY, open_log, read_events
+from features.purging import quoted
+from features.snapshots import Position, extend, read_snapshot, write_snapshot
+from features.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Expired:
+    """What left one entity type's log: events, and files of the live log.
+
+    Attributes:
+        first_days: first day that each region keeps.
+    """
+
+    entity: str
+    events: int
+    live_files: int
+    first_days: dict[str, date]
+
+
+def expire_events(workspace: Workspace, catalog: Catalog, entity: str, *, now_us: int) -> Expired:
+    """Drop the events of an entity type that are older than their region's retention.
+
+    Raises:
+        TemporaryError: another process writes the log.
+        EventLogError: a view was declared after events that it would need had been dropped.
+    """
+    first_days = {region: _day(now_us, kept_s) for region, kept_s in catalog.retention_s}
+    path = workspace.events(entity)
+    with delta.writing(path):
+        log = open_log(workspace, catalog, entity)
+        if log is None or not first_days:
+            return Expired(entity, 0, 0, first_days)
+        old = [(pl.col("region") == region) & (pl.col("ingest_day") < day) for region, day in first_days.items()]
+        doomed = pl.scan_delta(log).filter(pl.any_horizontal(old) & (pl.col("event_type") != ERASED))
+        last = pl.col("log_offset").max(), pl.col("ingest_time").max().dt.epoch("us"), pl.len()
+        ends = delta.collect(doomed.group_by("log_partition").agg(last).sort("log_partition"), path).rows()
+        for partition, offset, ingest_us, _ in ends:
+            _keep_states(workspace, catalog, entity, Position(partition, offset, ingest_us))
+        if ends:
+            predicate = " OR ".join(
+                f"(region = {quoted(region)} AND ingest_day < '{day}')" for region, day in first_days.items()
+            )
+            recorded = {EXPIRED_KEY.format(partition=partition): offset for partition, offset, _, _ in ends}
+            recorded |= {EXPIRED_US_KEY.format(partition=partition): ingest_us for partition, _, ingest_us, _ in ends}
+            delta.delete_rows(log, f"({predicate}) AND event_type <> {quoted(ERASED)}", recorded)
+        delta.remove_old_files(log)
+    dropped = _drop_live(workspace, catalog, entity, {partition: offset for partition, offset, _, _ in ends})
+    return Expired(entity, sum(count for *_, count in ends), dropped, first_days)
+
+
+def _keep_states(workspace: Workspace, catalog: Catalog, entity: str, at: Position) -> None:
+    """Bring the snapshot of every view of the entity up to a position."""
+    events = read_events(workspace, catalog, entity, partition=at.partition)
+    events = events.filter(pl.Series(events["log_offset"].to_numpy() <= at.log_offset).to_arrow())
+    for view in (each for each in catalog.views if each.entity == entity):
+        before = read_snapshot(workspace, catalog, view, at.partition)
+        if before.log_offset < at.log_offset:
+            write_snapshot(workspace, catalog, view, at.partition, extend(before, events, catalog, view, at))
+
+
+def _drop_live(workspace: Workspace, catalog: Catalog, entity: str, ends: dict[int, int]) -> int:
+    """Drop the live log's files whose every event has been dropped; one that holds a newer event goes with it."""
+    if not ends or not workspace.live_log(entity).exists():
+        return 0
+    with open_live_log(workspace, catalog, entity) as log:
+        held = {partition: compacted_to(log, workspace, catalog, entity, partition) for partition in ends}
+        return sum(log.drop_segments(partition, min(offset + 1, held[partition])) for partition, offset in ends.items())
+
+
+def _day(now_us: int, kept_s: int) -> date:
+    """The first day of which something is younger."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=now_us) - timedelta(seconds=kept_s)).date()
