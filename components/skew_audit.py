@@ -6,24 +6,29 @@ monitoring compares. Every row's state and profile values are compared by their 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from components.served_rows import STATUSES, Selection, Served, survey
 from components.skew_comparison import Version, compare_served
 from features.catalogs import load_catalog
 from features.errors import explain
 from features.event_log.complete import read_complete
+from features.layout import US_PER_S
 from features.rows import SKEW
 from features.workspace import Workspace
 from models.versions import load
 from monitoring import skew
-from monitoring.errors import SkewError
+from monitoring.errors import SkewError, SkewFound
 from monitoring.skew import Difference, Tally
 
 
@@ -110,6 +115,57 @@ def audit_skew(workspace: Workspace, model: str, selection: Selection, *, measur
         first=min(firsts, key=lambda one: skew.KINDS.index(one.kind), default=None),
         differences=pa.concat_tables([SKEW.empty_table(), *tables]),
     )
+
+
+def write_audit(
+    root: Path, control_database: str, model: str, selection: Mapping[str, Any], differences: Path, audit: Path
+) -> dict[str, Any]:  # fmt: skip
+    """Audit for a pipeline step: Parquet of ``rows.SKEW`` and a JSON file, each whole or not at all.
+
+    Args:
+        selection: since_us and until_us (0 for no bound), rate, measured_at (ISO 8601).
+
+    Returns:
+        Rows, mismatches and the first differing signal in one line, for the artifact's metadata.
+    """
+    drawn = Selection(selection["since_us"] or None, selection["until_us"] or None, selection["rate"])
+    measured_at_us = round(datetime.fromisoformat(selection["measured_at"]).timestamp() * US_PER_S)
+    found = audit_skew(Workspace(root, control_database), model, drawn, measured_at_us=measured_at_us)
+    partial = differences.with_name(f"{differences.name}.partial")
+    pq.write_table(found.differences, partial)
+    partial.replace(differences)
+    partial = audit.with_name(f"{audit.name}.partial")
+    facts = {name: value for name, value in found.describe().items() if name != "differences"}
+    partial.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    partial.replace(audit)
+    return {"rows": found.rows, "mismatches": found.mismatches, "first": tell_first(facts)}
+
+
+def require_no_skew(model: str, audit: Path) -> str:
+    """What an audit's JSON file says, in one line.
+
+    Raises:
+        SkewFound: a served row differs from the batch path; the line names the first signal.
+    """
+    facts = json.loads(audit.read_text(encoding="utf-8"))
+    if facts["mismatches"]:
+        raise SkewFound(
+            explain("served rows differ from the batch path", which=model, expected="the same bytes and values",
+                    got=f"{facts['mismatches']} mismatches in {facts['rows']} rows; first {tell_first(facts)}",
+                    next_step="follow docs/runbooks/skew.md")
+        )  # fmt: skip
+    return f"{facts['statuses']['checked']} of {facts['rows']} rows made again, none differs"
+
+
+def tell_first(facts: Mapping[str, Any]) -> str:
+    """The first differing signal of ``SkewAudit.describe`` with an example, in one line; empty where there is none."""
+    first = facts["first"]
+    if first is None:
+        return ""
+    line = f"{first['kind']} of {first['signal']}"
+    if first["example"] is None:
+        return f"{line}; no differing row was logged whole"
+    return f"{line}, such as {first['example']['entity_id']} at {first['example']['now_us']}: {first['example']['detail']}"
 
 
 def read_version(workspace: Workspace, model: str, number: int) -> Version:

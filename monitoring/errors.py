@@ -43,3 +43,7 @@ class DriftError(PermanentError):
 
 class UnreadableBody(PermanentError):
     """The body of a request or reply is neither V1 nor V2."""
+
+
+class SkewFound(PermanentError):
+    """Served rows are not what the batch path makes of the same events."""

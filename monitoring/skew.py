@@ -39,6 +39,7 @@ TRAINING: Final = "training"
 
 SCORE_TOLERANCE: Final = 1e-6
 """Matrix products differ in their last bits by batch size; features must not differ at all."""
+UNNAMED: Final = "a signal that no whole row shows"
 POSITION: Final = "log position"
 """Stands for a signal where only the header of a state differs."""
 
@@ -115,9 +116,17 @@ class Tally:
         return sum(self.mismatched.values())
 
     def first(self, order: Sequence[str]) -> Difference | None:
-        """The first differing signal of the replay: of the earliest kind, and of it the first in ``order``."""
+        """The first differing signal of the replay: of the earliest kind, and of it the first in ``order``.
+
+        Hashes alone, where no differing row was logged whole, tell the kind but no signal.
+        """
         ranks = {name: rank for rank, name in enumerate(order)}
         found = [one for one in self.differences.values() if one.comparison == REPLAY and one.differing]
+        found += [
+            Difference(REPLAY, kind, UNNAMED, self.checked[kind], self.checked[kind], rows, rows)
+            for kind, rows in self.mismatched.items()
+            if rows
+        ]
         return min(found, key=lambda one: (KINDS.index(one.kind), ranks.get(one.signal, len(ranks))), default=None)
 
 

@@ -10,11 +10,12 @@ from typing import Final
 from kfp import compiler
 
 from features.errors import explain
+from pipelines.audit import audit
 from pipelines.errors import PipelineError
 from pipelines.lint import lint
 from pipelines.training import training
 
-PIPELINES: Final = {"training": training}
+PIPELINES: Final = {"training": training, "audit": audit}
 COMPILED: Final = Path(__file__).resolve().parent.parent / "manifests" / "pipelines"
 """Where the compiled pipelines lie that are kept with the code."""
 

@@ -44,7 +44,7 @@ from transforms.export import export_model
 from transforms.fit import fit_graph
 from transforms.materialize import materialize
 
-MODEL = "audited"
+MODEL = "churn"
 CATALOG = load_catalog("subscription")
 VIEW = CATALOG.view("subscriber")
 ENTITY = VIEW.entity

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.compile import COMPILED, comparable, compile_text, pipeline_hash, read_compiled, write_pipelines
+from pipelines.compile import COMPILED, PIPELINES, comparable, compile_text, pipeline_hash, read_compiled, write_pipelines
 from pipelines.errors import PipelineError
 from pipelines.run import step_names
 
 HEAVY = ("tensorflow", "apache_beam", "keras", "tensorflow_transform", "lightgbm", "kserve")
 
 
-def test_the_compiled_pipeline_kept_with_the_code_is_what_the_code_compiles_to() -> None:
-    kept = (COMPILED / "training.yaml").read_text(encoding="utf-8")
-    assert comparable(kept) == comparable(compile_text("training"))
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_compiled_pipeline_kept_with_the_code_is_what_the_code_compiles_to(name: str) -> None:
+    kept = (COMPILED / f"{name}.yaml").read_text(encoding="utf-8")
+    assert comparable(kept) == comparable(compile_text(name))
 
 
 def test_another_sdk_version_alone_makes_no_difference(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_another_sdk_version_alone_makes_no_difference(tmp_path: Path) -> None:
 def test_a_stale_or_missing_file_is_refused_with_the_command_that_renews_it(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="missing.*plumb pipelines compile"):
         read_compiled("training", tmp_path)
-    (path,) = write_pipelines(tmp_path)
+    path = next(path for path in write_pipelines(tmp_path) if path.stem == "training")
     path.write_text(path.read_text(encoding="utf-8").replace("maxRetryCount: 1", "maxRetryCount: 2"), encoding="utf-8")
     with pytest.raises(PipelineError, match="not up to date.*plumb pipelines compile"):
         read_compiled("training", tmp_path)
