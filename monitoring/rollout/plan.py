@@ -186,7 +186,7 @@ DEFAULT_PLAN: Final = Plan(
     stages=(Stage(5, 600, 200), Stage(25, 900, 500), Stage(50, 900, 1_000)),
     gates=(
         GateSpec("errors", 0.01, proof="bound"),
-        GateSpec("latency", 0.05, proof="bound"),
+        GateSpec("latency", 0.10, proof="bound"),
         GateSpec("degraded", 0.02, proof="bound"),
         GateSpec("score", 0.10),
         GateSpec("features", 0.10, least_users=20),
