@@ -40,7 +40,6 @@ class Observations:
     degraded: npt.NDArray[np.bool_]
     score: npt.NDArray[np.float32]
     slice_code: npt.NDArray[np.int16]
-    request: npt.NDArray[np.int64] | None = None
     feature_names: tuple[str, ...] = ()
     features: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     feature_arm: npt.NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
@@ -50,6 +49,7 @@ class Observations:
     label_score: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     label: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     label_percent: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    request: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         requests = ("arm", "entity", "failed", "latency_s", "degraded", "score", "slice_code", "request")
