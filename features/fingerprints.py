@@ -36,11 +36,7 @@ def hash_values(columns: Sequence[Sequence[Any]], rows: int) -> Ints:
     """
     if not columns:
         return np.repeat(_hash([b"[]"]), rows)
-    texts = map(orjson.dumps, zip(*columns, strict=True))
-    known: dict[bytes, bytes] = {}
-    # Profiles repeat a lot: most rows find their hash.
-    digests = [known.get(text) or known.setdefault(text, _digest(text)) for text in texts]
-    return np.frombuffer(b"".join(digests), "<i8")
+    return _hash(list(map(orjson.dumps, zip(*columns, strict=True))))
 
 
 def hash_inputs(state_hash: Ints, profile_hash: Ints, request: Sequence[Sequence[Any]]) -> Ints:
@@ -59,4 +55,7 @@ def _digest(content: bytes) -> bytes:
 
 
 def _hash(contents: Sequence[bytes]) -> Ints:
-    return np.frombuffer(b"".join(map(_digest, contents)), "<i8")
+    known: dict[bytes, bytes] = {}
+    # Profiles and candidates repeat a lot: most rows find their hash.
+    digests = [known.get(content) or known.setdefault(content, _digest(content)) for content in contents]
+    return np.frombuffer(b"".join(digests), "<i8")

@@ -25,7 +25,7 @@ from inference.merging import MergeLimits, Merger, Overloaded
 from inference.prediction_log import PredictionLog
 from inference.replies import Answer, Sender, reply_v1, reply_v2
 from inference.requests import CANDIDATES, ENTITY, NOW, RequestForm, ScoreRequest
-from inference.scoring import Scorer, one_row_a_score
+from inference.scoring import Scorer
 from inference.settings import ServerSettings
 from inference.tally import Tally
 from inference.tensors import DATATYPES, decode_v2
@@ -67,7 +67,6 @@ class ScoringModel(Model):
         self._tally = tally
         self._log = log
         self._form = RequestForm(artifact.request_fields, settings.max_entities, settings.max_explained)
-        self._field_names = [field.name for field in artifact.request_fields]
         self._sender = Sender(settings.model_name, str(settings.model_version), settings.revision, artifact)
         self._scorer = Scorer(artifact, predictor, store, tally)
         self._batches = ThreadPoolExecutor(settings.graph_threads, thread_name_prefix="graph")
@@ -177,7 +176,7 @@ class ScoringModel(Model):
         self._tally.answer(answer)
         self._tally.breaker(self._store.breaker.state)
         if self._log is not None:
-            self._log.offer(one_row_a_score(answer, self._field_names), request_id=request_id, answered_at_us=self._clock_us())
+            self._log.offer(answer, request_id=request_id, answered_at_us=self._clock_us())
         self._tally.stage(metrics.TOTAL, perf_counter() - started)
         return reply
 

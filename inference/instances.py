@@ -100,7 +100,12 @@ def _count_candidates(lists: list[Any], names: frozenset[str], form: RequestForm
     for row, given in enumerate(lists):
         if given is None:
             continue
-        if not isinstance(given, list) or not given or set(map(type, given)) != {dict} or not names.issuperset(*given):
+        if (
+            not isinstance(given, list)
+            or not given
+            or set(map(type, given)) != {dict}
+            or not names.issuperset(set().union(*given))
+        ):
             raise bad_request("candidates are no list of request fields", which=f"{CANDIDATES} of instances[{row}]",
                               expected=f"objects with {', '.join(sorted(names)) or 'no field'}, one or more",
                               got=repr(given)[:80])  # fmt: skip

@@ -118,7 +118,7 @@ class PredictionLog:
         Returns:
             False where its rows were dropped.
         """
-        rows = len(answer.request.entity_ids)
+        rows = answer.request.rows
         with self._lock:
             fits = self._queued_rows + rows <= self._max_queued_rows and not self._closing
             if fits:
@@ -152,7 +152,7 @@ class PredictionLog:
                 closing, batch, rows = self._closing, [], 0
                 while self._queue and rows < FRAME_ROWS:
                     batch.append(self._queue.popleft())
-                    rows += len(batch[-1].answer.request.entity_ids)
+                    rows += batch[-1].answer.request.rows
             if batch:
                 self._write(batch, rows)
             with self._lock:
@@ -187,7 +187,10 @@ def finish_by(predictor: Predictor) -> Finish:
 
 
 def tabulate(batch: Sequence[Offered], server: Server, finish: Finish, whole_rate: float) -> pa.Table:
-    """Rows of ``rows.PREDICTION`` for answered requests, one a scored entity, in their order."""
+    """Rows of ``rows.PREDICTION`` for answered requests, one a score, in their order: an entity's candidates follow each other.
+
+    What an entity's candidates share is made once and copied by Arrow.
+    """
     artifact = server.artifact
     entity_ids = [entity_id for each in batch for entity_id in each.answer.request.entity_ids]
     counts = [len(each.answer.request.entity_ids) for each in batch]
@@ -199,8 +202,9 @@ def tabulate(batch: Sequence[Offered], server: Server, finish: Finish, whole_rat
     partitions = [shard for each in batch for shard in each.answer.inputs.log_partition]
     shard_offset, profiles_as_of = _marks(batch)
     count = len(entity_ids)
-    whole = draw_whole([each.request_id for each in batch], [each.answer.request.entity_ids for each in batch], whole_rate)
-    columns: dict[str, Any] = {
+    owner = np.repeat(np.arange(count), [number for each in batch for number in each.answer.request.counts])
+    drawn = draw_whole([each.request_id for each in batch], [each.answer.request.entity_ids for each in batch], whole_rate)
+    shared: dict[str, Any] = {
         "request_id": _spread([each.request_id for each in batch], counts),
         "answered_at": np.repeat([each.answered_at_us for each in batch], counts),
         "model": repeat(server.model, count),
@@ -215,14 +219,19 @@ def tabulate(batch: Sequence[Offered], server: Server, finish: Finish, whole_rat
         "profiles_as_of": profiles_as_of,
         "state_hash": state_hash,
         "profile_hash": profile_hash,
-        "inputs_hash": hash_inputs(state_hash, profile_hash, request),
-        "score": np.concatenate([each.answer.scores.score for each in batch]),
         "cold": [cold for each in batch for cold in each.answer.inputs.cold],
         "degraded": [reason for each in batch for reason in each.answer.inputs.degraded],
-        **_whole_columns(tensors, whole, artifact, finish, count),
     }
-    arrays = [_array(columns[field.name], field.type) for field in PREDICTION]
-    return pa.table(arrays, schema=PREDICTION)
+    own = {
+        "inputs_hash": hash_inputs(state_hash[owner], profile_hash[owner], request),
+        "score": np.concatenate([each.answer.scores.score for each in batch]),
+        **_whole_columns(tensors, owner, np.flatnonzero(np.isin(owner, drawn)), artifact, finish),
+    }
+    arrays = {name: _array(values, PREDICTION.field(name).type) for name, values in (shared | own).items()}
+    if len(owner) > count:
+        taken = pa.array(owner)
+        arrays |= {name: arrays[name].take(taken) for name in shared}
+    return pa.table([arrays[field.name] for field in PREDICTION], schema=PREDICTION)
 
 
 def draw_whole(request_ids: Sequence[str], entity_ids: Sequence[Sequence[str]], rate: float) -> NDArray[np.int64]:
@@ -241,13 +250,15 @@ def draw_whole(request_ids: Sequence[str], entity_ids: Sequence[Sequence[str]], 
 
 
 def _whole_columns(
-    tensors: Mapping[str, Any], whole: NDArray[np.int64], artifact: ModelArtifact, finish: Finish, count: int
+    tensors: Mapping[str, Any], owner: NDArray[np.int64], whole: NDArray[np.int64], artifact: ModelArtifact, finish: Finish
 ) -> dict[str, pa.Array]:
     """The columns that only sampled rows fill, null elsewhere."""
-    names = ("state", "fields", *OUTPUTS)
+    names, count = ("state", "fields", *OUTPUTS), len(owner)
     if not len(whole):
         return {name: pa.nulls(count, PREDICTION.field(name).type) for name in names}
-    sampled = {name: [values[row] for row in whole.tolist()] for name, values in tensors.items()}
+    asked = {field.name for field in artifact.request_fields}
+    rows_of = {True: whole.tolist(), False: owner[whole].tolist()}
+    sampled = {name: [values[row] for row in rows_of[name in asked]] for name, values in tensors.items()}
     outputs = finish(sampled | {"now": np.array(sampled["now"], np.int64)})
     fields = (*artifact.profile_fields, *artifact.request_fields)
     rows = zip(*(sampled[field.name] for field in fields), strict=True) if fields else repeat((), len(whole))

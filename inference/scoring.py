@@ -105,27 +105,5 @@ def merge(requests: Sequence[ScoreRequest]) -> ScoreRequest:
     )
 
 
-def one_row_a_score(answer: Answer, request_fields: Sequence[str]) -> Answer:
-    """The same answer with a row for each score, entities repeated; as it is where no entity has candidates."""
-    request, inputs = answer.request, answer.inputs
-    if request.candidates is None:
-        return answer
-    rows = np.repeat(np.arange(len(request.entity_ids)), request.counts).tolist()
-
-    def spread(values: Sequence[Any]) -> list[Any]:
-        return [values[row] for row in rows]
-
-    own = ScoreRequest(spread(request.entity_ids), spread(request.now_us), request.fields, with_features=False)
-    tensors: dict[str, Any] = {
-        name: values if name in request_fields else values[rows] if isinstance(values, np.ndarray) else spread(values)
-        for name, values in inputs.tensors.items()
-    }
-    wide = Inputs(
-        tensors, spread(inputs.cold), spread(inputs.log_partition), spread(inputs.log_offset), spread(inputs.age_s),
-        spread(inputs.degraded), inputs.watermarks,
-    )  # fmt: skip
-    return Answer(own, wide, answer.scores)
-
-
 def _join(parts: Iterator[list[Any]]) -> list[Any]:
     return list(chain.from_iterable(parts))

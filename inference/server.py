@@ -7,10 +7,11 @@ import gc
 import logging
 import signal
 import socket
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 from fastapi.exceptions import FastAPIDeprecationWarning
@@ -31,6 +32,11 @@ from inference.tally import Tally
 
 if TYPE_CHECKING:
     from inference.predictor import Predictor
+
+
+SWITCH_INTERVAL_S: Final = 0.001
+"""A thread that waits for the interpreter gets it after so long: with Python's own 5 ms, the thread that writes the log could
+hold up a request for longer than its lookup and its graph take."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,7 @@ class LoopbackModelServer(ModelServer):
             # What has been loaded stays for good: the collector need not walk through it while requests wait.
             gc.collect()
             gc.freeze()
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
             announce(Addresses(listener.getsockname()[1], grpc_port))
             await serving
         finally:
