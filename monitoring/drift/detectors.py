@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -94,7 +95,7 @@ def compare_jointly(reference: npt.NDArray[np.floating], window: npt.NDArray[np.
     logging.getLogger("alibi_detect.cd.sklearn.classifier").setLevel(logging.ERROR)
     model = HistGradientBoostingClassifier(max_iter=60, max_depth=4, learning_rate=0.1, random_state=seed)
     detector = ClassifierDrift(reference, model, backend="sklearn", p_val=0.05, preds_type="probs", train_size=0.5, seed=seed)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), seeded(seed):
         # Of many rows it first tries an exact p-value, and says so when it takes the asymptotic one.
         warnings.filterwarnings("ignore", message="ks_2samp: Exact calculation unsuccessful")
         found = detector.predict(window)["data"]
@@ -113,3 +114,14 @@ def measure_effects(columns: Sequence[Column], compared: Comparison) -> Values:
             )
             effects[number] = np.abs(old - new).sum() / 2
     return effects
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """alibi-detect draws from NumPy's global generator; inside it begins at the seed, and afterwards it is as it was."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

@@ -18,7 +18,7 @@ from monitoring.drift.detectors import (
 )
 from monitoring.drift.quality import Column, Finding, Prepared, check_flags, prepare
 from monitoring.drift.ranking import Ranking, divide, rank
-from monitoring.drift.reference import STABLE, Reference
+from monitoring.drift.reference import STABLE, WEEKS, Reference
 from monitoring.drift.sample import Floats, Sample
 from monitoring.drift.settings import FEATURES, JOINT, LABELS, QUALITY, SCORE, DriftSettings
 from monitoring.verdicts import Finding as Evidence
@@ -33,7 +33,8 @@ NOTHING: Final = rank((), *(np.zeros(0),) * 3, {}, (0.0, 0.0))
 class Window:
     """What is judged: rows of one subject ("churn/stable") between two instants, UTC microseconds.
 
-    ``rows`` counts what was seen; the sample may hold fewer, one a different entity.
+    ``rows`` counts what was seen; the sample may hold fewer, one a different entity. ``scores`` are rows whose scores count
+    where those are others than the sample's: more rows have a score than were logged whole.
     """
 
     subject: str
@@ -41,6 +42,7 @@ class Window:
     end_us: int
     sample: Sample
     rows: int
+    scores: Sample | None = None
 
     @property
     def span_s(self) -> float:
@@ -74,6 +76,8 @@ class _Case:
         """A verdict on a family of tests. Drift of a canary beside stable is its own doing and takes the traffic from it; the
         other kinds hit every revision alike and call somebody."""
         severity = Severity.ROLL_BACK if self.reference.kind == STABLE else Severity.PAGE
+        if outcome is Outcome.INCONCLUSIVE and self.reference.kind == WEEKS:
+            severity = Severity.INFO  # a young log has no earlier weeks
         common: dict[str, Evidence] = {
             "reference": self.reference.kind, "reference_rows": len(self.old), "rows": len(self.new),
             "rows_seen": self.window.rows, "start_us": self.window.start_us, "end_us": self.window.end_us,
@@ -95,7 +99,7 @@ def judge_window(window: Window, reference: Reference, settings: DriftSettings) 
     case = _Case(window, reference, old.unflagged(), new.unflagged(), settings)
     flagged = check_flags(old, new, settings, chance) if min(len(old), len(new)) >= settings.least_rows else ()
     if min(len(case.old), len(case.new)) < settings.least_rows:
-        return Judgement(window, reference.kind, (_refuse_few(case, flagged),), NOTHING)
+        return Judgement(window, reference.kind, (_refuse_few(case, flagged), *_judge_score(case)), NOTHING)
     prepared = prepare(case.old, case.new, settings, chance)
     verdicts = [_judge_quality(case, prepared, (*flagged, *prepared.findings))]
     ranking = NOTHING
@@ -169,7 +173,7 @@ def _judge_jointly(case: _Case, ranking: Ranking) -> list[Verdict]:
 
 
 def _judge_score(case: _Case) -> list[Verdict]:
-    old, new = _present(case.old.score), _present(case.new.score)
+    old, new = _scores(case)
     if min(len(old), len(new)) < case.settings.least_rows:
         return []
     p_value, statistic = compare_distributions(old, new)
@@ -215,6 +219,15 @@ def _matrix(known: Sample, sample: Sample, names: Sequence[str]) -> Floats:
     matrix: Floats = np.column_stack(columns).astype(np.float32)
     matrix[~np.isfinite(matrix)] = np.nan
     return matrix
+
+
+def _scores(case: _Case) -> tuple[Floats, Floats]:
+    own = case.window.scores
+    if own is None:
+        return _present(case.old.score), _present(case.new.score)
+    new = own.thin(case.settings.most_rows, case.settings.seed)
+    old = case.reference.beside(new, case.settings, scores=True)
+    return _present(old.unflagged().score), _present(new.unflagged().score)
 
 
 def _present(values: Floats | None) -> Floats:

@@ -24,6 +24,7 @@ class Reference:
     Attributes:
         kind: ``TRAINING``, ``WEEKS`` or ``STABLE``.
         sample: the rows.
+        scores: rows to hold scores against, where those are others: more rows have a score than were logged whole.
         importance: of features to the model, by name.
         period_h: rows are drawn by the window's hours of so long a period: 168, hours of the week; 24, hours of the day; 0
             takes all of them.
@@ -33,15 +34,16 @@ class Reference:
     sample: Sample
     importance: Mapping[str, float] = field(default_factory=dict)
     period_h: int = 0
+    scores: Sample | None = None
 
-    def beside(self, window: Sample, settings: DriftSettings) -> Sample:
-        """Rows that the window may fairly be held against; none where there are too few of its hours."""
-        if not self.period_h or not len(window):
-            return self.sample.thin(2 * settings.most_rows, settings.seed)
-        matched = match_hours(self.sample, window, period_h=self.period_h, least=settings.least_rows, seed=settings.seed)
-        return self.sample.take(np.zeros(0, np.int64)) if matched is None else matched.thin(
-            2 * settings.most_rows, settings.seed
-        )  # fmt: skip
+    def beside(self, window: Sample, settings: DriftSettings, *, scores: bool = False) -> Sample:
+        """Rows that the window (or, with ``scores``, its scores) may fairly be held against; none where its hours have too
+        few."""
+        sample = self.scores if scores and self.scores is not None else self.sample
+        if self.period_h and len(window):
+            matched = match_hours(sample, window, period_h=self.period_h, least=settings.least_rows, seed=settings.seed)
+            sample = sample.take(np.zeros(0, np.int64)) if matched is None else matched
+        return sample.thin(2 * settings.most_rows, settings.seed)
 
 
 def read_training_reference(path: Path, settings: DriftSettings) -> Reference:

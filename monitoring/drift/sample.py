@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -57,6 +57,14 @@ class Sample:
             label=None if self.label is None else self.label[rows],
             flags={name: values[rows] for name, values in self.flags.items()},
         )
+
+    def select(self, names: Collection[str]) -> Sample:
+        """These features alone, as far as it has them."""
+        kept = [number for number, name in enumerate(self.names) if name in names]
+        categories = {name: values for name, values in self.categories.items() if name in names}
+        return replace(
+            self, numbers=self.numbers[:, kept], names=tuple(self.names[number] for number in kept), categories=categories
+        )  # fmt: skip
 
     def thin(self, most: int, seed: int) -> Sample:
         """At most so many rows, drawn by the seed, in their order."""

@@ -36,7 +36,7 @@ class DriftSettings:
             equally.
         window_s: a window closes after so many seconds...
         least_rows: ...once it has so many rows of different entities; with fewer, a test says inconclusive.
-        most_rows: a window closes, whatever its age, with so many rows; a longer one is thinned to it.
+        most_rows: a window closes with so many rows, but not before ``shortest_window_s``; more are thinned to it.
         longest_window_s: a window closes at this age however few its rows.
         weeks: how many earlier weeks' same hours are the seasonal reference.
         joint_features, joint_rows: the test of all features together sees the most important ones, and so many rows a side.
@@ -52,6 +52,7 @@ class DriftSettings:
     window_s: int = 3_600
     least_rows: int = 200
     most_rows: int = 10_000
+    shortest_window_s: int = 60
     longest_window_s: int = DAY_S
     weeks: int = 4
     joint_features: int = 50
@@ -69,15 +70,18 @@ class DriftSettings:
         for name in ("effect_floor", "missing_floor", "unseen_floor", "importance_share"):
             if getattr(self, name) > 1:
                 raise _refusal(name, "at most 1", repr(getattr(self, name)))
-        if not self.least_rows <= self.most_rows or not self.window_s <= self.longest_window_s:
-            raise _refusal("windows", "least_rows <= most_rows, window_s <= longest_window_s", str(self))
+        ordered = self.shortest_window_s <= self.window_s <= self.longest_window_s
+        if not (self.least_rows <= self.most_rows and ordered):
+            raise _refusal("windows", "least_rows <= most_rows, shortest_window_s <= window_s <= longest_window_s", str(self))
 
     def chance(self, family: str, span_s: float) -> float:
         """The chance of a false page that one family of tests may take in a window of so many seconds."""
         return min(SHARES[family] * self.alarms_per_month * span_s / MONTH_S, 0.05)
 
 
-MAY_BE_ZERO: Final = {"effect_floor", "missing_floor", "unseen_floor", "importance_share", "weeks", "joint_features", "seed"}
+MAY_BE_ZERO: Final = {
+    "effect_floor", "missing_floor", "unseen_floor", "importance_share", "weeks", "joint_features", "seed", "shortest_window_s",
+}  # fmt: skip
 
 
 def read_settings(path: Path | None) -> DriftSettings:

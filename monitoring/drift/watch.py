@@ -1,0 +1,211 @@
+"""Feature and score drift from the prediction log: windows of time over rows that servers logged whole.
+
+Requests name entities, so what the model saw of them stands only here. A window begins where the last one of the same revision
+and version ended; it is judged when its time is over and it has enough rows, beside training, beside the same hours of earlier
+weeks, and, for a canary, beside stable.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.layout import DAY_S, US_PER_S
+from features.predictions import read_predictions
+from features.reference import REFERENCE_FILE
+from features.rows import PREDICTION
+from features.workspace import Workspace
+from monitoring.drift.judge import Judgement, Window, judge_window
+from monitoring.drift.predictions import COLUMNS, FeatureNames, read_names, sample_scores, sample_whole_rows
+from monitoring.drift.records import JudgedWindow, record_judgement, write_judged
+from monitoring.drift.reference import STABLE, WEEKS, Reference, read_training_reference
+from monitoring.drift.sample import Sample, concatenate
+from monitoring.drift.settings import DriftSettings
+
+PREDICTIONS: Final = "predictions"
+FLUSH_S: Final = 10
+"""Servers write what they answered within a second or so; a window is not judged sooner than this after its end."""
+NO_ROWS: Final = PREDICTION.empty_table().select(COLUMNS)
+WEEK_US: Final = 7 * DAY_S * US_PER_S
+
+
+class Group(NamedTuple):
+    """Rows of one revision that answered with one version."""
+
+    revision: str
+    version: int
+
+
+@dataclass(frozen=True)
+class _Span:
+    start_us: int
+    end_us: int
+
+
+class PredictionWatch:
+    """Windows over one model's prediction log; for one thread."""
+
+    def __init__(self, workspace: Workspace, model: str, settings: DriftSettings, *, service: str | None = None) -> None:
+        """Go on where an earlier process stopped.
+
+        Args:
+            service: what verdicts call the subject; the model's name if left out.
+        """
+        self._workspace = workspace
+        self._model = model
+        self._settings = settings
+        self._service = service or model
+        self._folder = workspace.predictions(model)
+        self._names: dict[int, FeatureNames] = {}
+        self._training: dict[int, Reference] = {}
+        self._judged_to = self._read_progress()
+
+    def judge_due(self, now_us: int, *, since_us: int = 0) -> Iterator[JudgedWindow]:
+        """Judge every window whose time has come; each is on disk when it is given.
+
+        Args:
+            since_us: windows of a revision that was never judged begin no sooner, UTC microseconds.
+
+        Raises:
+            EventLogError: the prediction log is damaged.
+            DriftError, StoreError: a version's folder lacks its names or its reference.
+        """
+        for group, first_us in sorted(self._find_groups(since_us).items()):
+            start_us = self._judged_to.get(group, first_us)
+            while (span := self._next_span(group, start_us, now_us)) is not None:
+                for judgement in self.judge(group, span.start_us, span.end_us):
+                    judged = record_judgement(judgement, self._model, PREDICTIONS, str(group.version))
+                    write_judged(self._workspace.drift_verdicts(), judged)
+                    yield judged
+                start_us = self._judged_to[group] = span.end_us
+                self._write_progress()
+
+    def judge(self, group: Group, start_us: int, end_us: int) -> Iterator[Judgement]:
+        """One window of a revision beside every reference there is for it."""
+        rows = self._read(_Span(start_us, end_us), group.revision, group.version)
+        subject = f"{self._service}/{group.revision}"
+        whole, scores = self._samples(rows, group.version)
+        references = [self._training_reference(group.version)]
+        if self._settings.weeks:
+            references.append(self._earlier_weeks(group, _Span(start_us, end_us)))
+        if group.revision != STABLE:
+            references.append(self._stable(group, _Span(start_us, end_us)))
+        window = Window(subject, start_us, end_us, whole, rows.num_rows, scores)
+        for reference in references:
+            yield judge_window(window, reference, self._settings)
+
+    def _find_groups(self, since_us: int) -> dict[Group, int]:
+        """Revisions and versions in the log from where each was judged to, each with the start of its first window."""
+        oldest_us = min([*self._judged_to.values(), since_us]) if self._judged_to else since_us
+        window_us = self._settings.window_s * US_PER_S
+        first: dict[Group, int] = {}
+        for rows in read_predictions(self._folder, since_us=oldest_us, columns=["answered_at", "model_version", "revision"]):
+            table = rows.group_by(["revision", "model_version"]).aggregate([("answered_at", "min")])
+            for row in table.to_pylist():
+                group = Group(row["revision"], row["model_version"])
+                at_us = round(row["answered_at_min"].timestamp() * US_PER_S) // window_us * window_us
+                first[group] = min(first.get(group, at_us), at_us)
+        return first
+
+    def _next_span(self, group: Group, start_us: int, now_us: int) -> _Span | None:
+        """The window that begins at a time, once it is over: as many times ``window_s`` as its rows need."""
+        window_us, longest_us = self._settings.window_s * US_PER_S, self._settings.longest_window_s * US_PER_S
+        ready_us = now_us - FLUSH_S * US_PER_S
+        if start_us + window_us > ready_us:
+            return None
+        counted = self._count_whole(group, _Span(start_us, min(start_us + longest_us, ready_us)), window_us)
+        rows = 0
+        for number, count in enumerate(counted):
+            rows += count
+            end_us = start_us + (number + 1) * window_us
+            if end_us > ready_us:
+                return None
+            if rows >= self._settings.least_rows or end_us - start_us >= longest_us:
+                return _Span(start_us, end_us)
+        return None
+
+    def _count_whole(self, group: Group, span: _Span, window_us: int) -> list[int]:
+        """Different entities that were logged whole first in each window of the span."""
+        entities: dict[str, int] = {}
+        columns = ["answered_at", "model_version", "entity_id", "fields"]
+        for rows in self._read_all(span, group.revision, columns):
+            chosen = rows.filter(pc.and_(pc.equal(rows["model_version"], group.version), pc.is_valid(rows["fields"])))
+            places = ((at - span.start_us) // window_us for at in chosen["answered_at"].cast(pa.int64()).to_pylist())
+            for entity, place in zip(chosen["entity_id"].to_pylist(), places, strict=True):
+                entities[entity] = min(entities.get(entity, place), place)
+        counts = [0] * -(-(span.end_us - span.start_us) // window_us)
+        for place in entities.values():
+            counts[place] += 1
+        return counts
+
+    def _samples(self, rows: pa.Table, version: int) -> tuple[Sample, Sample]:
+        """What was logged whole, and scores of all rows."""
+        if version not in self._names:
+            self._names[version] = read_names(self._workspace.model(self._model, version))
+        return sample_whole_rows(rows, self._names[version]), sample_scores(rows)
+
+    def _training_reference(self, version: int) -> Reference:
+        if version not in self._training:
+            path = self._workspace.model(self._model, version) / REFERENCE_FILE
+            self._training[version] = read_training_reference(path, self._settings)
+        return self._training[version]
+
+    def _earlier_weeks(self, group: Group, span: _Span) -> Reference:
+        """The same hours of earlier weeks: features of any version with the same names, scores of this version alone."""
+        importance = self._training_reference(group.version).importance
+        wholes, scores = [], []
+        for week in range(1, self._settings.weeks + 1):
+            earlier = _Span(span.start_us - week * WEEK_US, span.end_us - week * WEEK_US)
+            rows = self._read(earlier, STABLE, None)
+            for version in sorted(set(rows["model_version"].to_pylist())):
+                own = rows.filter(pc.equal(rows["model_version"], version))
+                whole, scored = self._samples(own, version)
+                if self._names[version] == self._names[group.version]:
+                    wholes.append(whole)
+                if version == group.version:
+                    scores.append(scored)
+        whole, scored = self._samples(self._read(_Span(0, 0), STABLE, None), group.version)
+        return Reference(WEEKS, concatenate([*wholes, whole]), importance, scores=concatenate([*scores, scored]))
+
+    def _stable(self, group: Group, span: _Span) -> Reference:
+        """Stable's rows of the same time; where it answers with a version of other features, those both have are compared."""
+        rows = self._read(span, STABLE, None)
+        versions = set(rows["model_version"].to_pylist())
+        samples = [self._samples(rows.filter(pc.equal(rows["model_version"], each)), each) for each in sorted(versions)]
+        samples = samples or [self._samples(rows, group.version)]
+        whole, scores = samples[-1]
+        shared = whole.select(self._samples(rows.slice(0, 0), group.version)[0].feature_names)
+        return Reference(STABLE, shared, self._training_reference(group.version).importance, scores=scores)
+
+    def _read(self, span: _Span, revision: str, version: int | None) -> pa.Table:
+        tables = list(self._read_all(span, revision, COLUMNS))
+        rows = pa.concat_tables([NO_ROWS, *tables])
+        return rows if version is None else rows.filter(pc.equal(rows["model_version"], version))
+
+    def _read_all(self, span: _Span, revision: str, columns: list[str]) -> Iterator[pa.Table]:
+        return read_predictions(
+            self._folder, since_us=span.start_us, until_us=span.end_us, revision=revision, columns=columns
+        )  # fmt: skip
+
+    @property
+    def _progress(self) -> Path:
+        return self._workspace.drift_verdicts() / "progress" / f"{self._model}.json"
+
+    def _read_progress(self) -> dict[Group, int]:
+        if not self._progress.exists():
+            return {}
+        entries = json.loads(self._progress.read_text(encoding="utf-8"))
+        return {Group(entry["revision"], entry["version"]): entry["judged_to_us"] for entry in entries}
+
+    def _write_progress(self) -> None:
+        self._progress.parent.mkdir(parents=True, exist_ok=True)
+        entries = [{**group._asdict(), "judged_to_us": to_us} for group, to_us in sorted(self._judged_to.items())]
+        partial = self._progress.with_name(f"{self._progress.name}.partial")
+        partial.write_text(json.dumps(entries, indent=1), encoding="utf-8")
+        partial.replace(self._progress)

@@ -1,0 +1,71 @@
+"""Rows of a reference that may fairly be held against a window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from monitoring.drift.sample import Sample, concatenate, covers, hours_of_week, match_hours
+
+HOUR_US = 3_600_000_000
+MONDAY_US = 1_736_121_600_000_000  # 2025-01-06T00:00:00Z
+
+
+def rows_at(hours):
+    at_us = MONDAY_US + np.asarray(hours, np.int64) * HOUR_US
+    return Sample(np.arange(len(at_us), dtype=np.float32)[:, None], ("row",), at_us)
+
+
+def test_hours_of_the_week_count_from_monday():
+    # 1970-01-01 00:00 was Thursday, hour 72; 2025-01-06 was a Monday.
+    assert hours_of_week(np.array([0, MONDAY_US, MONDAY_US - 1, MONDAY_US + 25 * HOUR_US])).tolist() == [72, 0, 167, 25]
+
+
+def test_rows_are_drawn_as_the_windows_hours_are_distributed():
+    # 3/4 of the window at 09, 1/4 at 15; 100 reference rows at each hour of a week: 3 hours around each, so 300 rows stand
+    # for 09 on one weekday and 100 are taken for 15.
+    reference = rows_at(np.repeat(np.arange(168), 100))
+    window = rows_at([9] * 75 + [15] * 25)
+    matched = match_hours(reference, window, period_h=168, least=10, seed=0)
+    hours = hours_of_week(matched.at_us)
+    assert set(hours.tolist()) <= {8, 9, 10, 14, 15, 16}
+    assert ((hours <= 10).sum(), (hours >= 14).sum()) == (300, 100)
+
+
+def test_hours_of_the_day_take_every_weekday():
+    reference = rows_at(np.arange(168))
+    matched = match_hours(reference, rows_at([9] * 50), period_h=24, least=10, seed=0)
+    assert len(matched) == 21
+
+
+def test_sunday_night_stands_beside_monday_morning():
+    matched = match_hours(rows_at([167] * 20 + [80] * 20), rows_at([0] * 5), period_h=168, least=10, seed=0)
+    assert set(hours_of_week(matched.at_us).tolist()) == {167}
+
+
+def test_too_few_rows_of_the_windows_hours_are_none():
+    assert match_hours(rows_at([80] * 1_000), rows_at([0] * 5), period_h=168, least=10, seed=0) is None
+
+
+def test_a_reference_covers_a_period_if_every_hour_of_it_has_rows():
+    assert covers(rows_at(np.repeat(np.arange(168), 4)), 168, 12)
+    assert not covers(rows_at(np.repeat(np.arange(168), 4)), 168, 13)
+    day = rows_at(np.repeat(np.arange(24), 10))
+    assert covers(day, 24, 30)
+    assert not covers(day, 168, 1)
+
+
+def test_samples_keep_their_columns_when_rows_are_taken_and_joined():
+    sample = Sample(
+        np.array([[1], [2]], np.float32), ("a",), np.array([5, 6]), {"b": pa.array(["x", None])},
+        score=np.array([0.1, 0.2], np.float32), flags={"cold": np.array([True, False])},
+    )  # fmt: skip
+    joined = concatenate([sample, sample.take(np.array([1]))])
+    assert joined.numbers[:, 0].tolist() == [1, 2, 2]
+    assert joined.categories["b"].to_pylist() == ["x", None, None]
+    assert joined.score.tolist() == pytest.approx([0.1, 0.2, 0.2])
+    assert len(joined.unflagged()) == 2
+    assert joined.label is None
+    assert joined.select(["b"]).feature_names == ("b",)
+    assert len(joined.thin(2, seed=0)) == 2
