@@ -21,11 +21,13 @@ from features import delta
 from features.declarations import Catalog, View
 from features.errors import explain
 from features.events import DEDUPLICATION_HORIZON_S, deduplicate, read_events
+from features.layout import US_PER_S
 from features.point_in_time import states_as_known
 from features.profiles import profiles_as_of
 from features.rows import ARROW_TYPES, EARLIER_LABEL_FIELDS, TIME, training_schema
+from features.snapshots import Base, read_base
 from features.workspace import Workspace
-from models.cutoffs import EMBARGO, TRAIN, VALIDATION, Sample, draw_cold_copies, sample_rows
+from models.cutoffs import EMBARGO, TRAIN, VALIDATION, Past, Sample, draw_cold_copies, sample_rows
 from models.errors import TrainingError
 from models.labels import label_rows
 from models.specs import ModelSpec, load_spec
@@ -102,12 +104,15 @@ def build_training_rows(workspace: Workspace, model: str, known_at_us: int, path
     versions = describe_data(workspace, model)
     known_at_us = min(known_at_us or versions.log_end_us, versions.log_end_us)
     log = read_events(workspace, catalog, view.entity, known_by_us=known_at_us)
-    events = deduplicate(log, horizon_s=DEDUPLICATION_HORIZON_S)
-    sample = sample_rows(events, spec, lag_s=view.lag_s, known_at_us=known_at_us)
+    base = read_base(workspace, catalog, view)
+    if base is not None:
+        base.require(known_at_us, f"training rows of model {model!r}")
+    events = deduplicate(log, horizon_s=DEDUPLICATION_HORIZON_S) if base is None else base.after(log)
+    sample = sample_rows(events, spec, lag_s=view.lag_s, known_at_us=known_at_us, past=_past_of(base, view))
     columns = {
         "entity_id": sample.entity_ids,
         "now": pa.array(sample.now_us).cast(TIME),
-        "state": states_as_known(events, catalog, view, sample.entity_ids, sample.now_us),
+        "state": states_as_known(events, catalog, view, sample.entity_ids, sample.now_us, base),
         "split": pa.array(sample.split.tolist(), pa.string()),
         **dict(read_profiles(workspace, catalog, view, sample)),
         **dict(read_requests(events, view, sample)),
@@ -126,6 +131,11 @@ def build_training_rows(workspace: Workspace, model: str, known_at_us: int, path
         "rows": rows.num_rows,
         **count_splits(rows),
     }
+
+
+def _past_of(base: Base | None, view: View) -> Past | None:
+    """What is left of dropped events, for who is drawn; a row sees what was known a lag before it."""
+    return None if base is None else Past(base.known_from_us + view.lag_s * US_PER_S, base.latest_events())
 
 
 def label_columns(events: pa.Table, spec: ModelSpec, sample: Sample, known_at_us: int) -> dict[str, pa.Array]:

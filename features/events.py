@@ -20,7 +20,8 @@ from features import delta
 from features.declarations import Catalog
 from features.erasure import ERASED, MARKER_COLUMNS, NONE, Markers, is_marker, keep_living, read_markers
 from features.errors import EventLogError, explain
-from features.layout import DAY_S, MAX_FUTURE_S, US_PER_S
+from features.event_checks import check_batch, check_not_live, micros_of, older_than_the_log
+from features.layout import DAY_S, US_PER_S
 from features.partitions import PARTITION_HASH, partition_of
 from features.rows import event_schema
 from features.workspace import Workspace
@@ -28,14 +29,13 @@ from features.workspace import Workspace
 DEDUPLICATION_HORIZON_S: Final = 7 * DAY_S
 """How long after the copy kept a repeated event_id is still taken for the same event, seconds of ingest time."""
 
-STAMPED: Final = ("ingest_day", "log_partition", "log_offset")
-"""Columns that the log itself fills in."""
-
 PARTITIONS_KEY: Final = "plumbline.log_partitions"
 HASH_KEY: Final = "plumbline.partition_hash"
 EXPIRED_KEY: Final = "plumbline.expired/{partition}"
 EXPIRED_US_KEY: Final = "plumbline.expired_us/{partition}"
 """Recorded when old events are dropped: offset of a partition's last dropped one, and its ingest_time in microseconds."""
+PARTIAL: Final = {b"plumbline.partial": b"1"}
+"""Schema metadata of events read from a log that has dropped old ones: alone they are no history."""
 MARKED_KEY: Final = "plumbline.marked"
 """Recorded with the first deletion marker: a log without it need not be searched for any."""
 
@@ -111,16 +111,16 @@ def stamp_events(workspace: Workspace, catalog: Catalog, entity: str, table: pa.
             its partition already holds (unless ``late``).
     """
     schema = event_schema(catalog.attributes_of(entity))
-    _check_not_live(workspace, entity)
-    _check_batch(catalog, entity, table)
-    ingest_us = _micros(table, "ingest_time")
+    check_not_live(workspace, entity)
+    check_batch(catalog, entity, table)
+    ingest_us = micros_of(table, "ingest_time")
     partitions = partition_of(table["entity_id"], catalog.log_partitions)
     next_offsets, last_ingest_us = log_heads(workspace, catalog, entity)
     floor_us = last_ingest_us[partitions]
     if late:
         ingest_us = np.maximum(ingest_us, floor_us)
     elif (behind := ingest_us < floor_us).any():
-        raise _older_than_the_log(workspace, entity, int(behind.sum()), int(ingest_us.min()), int(last_ingest_us.max()))
+        raise older_than_the_log(workspace, entity, int(behind.sum()), int(ingest_us.min()), int(last_ingest_us.max()))
     order = np.argsort(ingest_us, kind="stable")
     ingest_us, partitions = ingest_us[order], partitions[order]
     offsets = np.empty(len(order), np.int64)
@@ -181,7 +181,11 @@ def read_events(  # noqa: PLR0913 - three names say which log, four narrow the r
     found = [
         rows[field.name].cast(field.type) if field.name in stored else pa.nulls(rows.num_rows, field.type) for field in wanted
     ]
-    return pa.table(found, schema=wanted)
+    table = pa.table(found, schema=wanted)
+    expired = any(
+        log.transaction_version(EXPIRED_KEY.format(partition=each)) is not None for each in range(catalog.log_partitions)
+    )
+    return table.replace_schema_metadata(PARTIAL) if expired else table
 
 
 def find_markers(
@@ -214,7 +218,7 @@ def deduplicate(table: pa.Table, *, horizon_s: int = DEDUPLICATION_HORIZON_S) ->
     if hashes.n_unique() == table.num_rows:
         return table
     frame = keys.with_row_index("row").with_columns(
-        log_offset=pl.Series(table["log_offset"].to_numpy()), ingest_us=pl.Series(_micros(table, "ingest_time"))
+        log_offset=pl.Series(table["log_offset"].to_numpy()), ingest_us=pl.Series(micros_of(table, "ingest_time"))
     )
     left = frame.filter(pl.struct("entity_id", "event_id").is_duplicated()).sort("log_offset")
     dropped: list[pl.Series] = []
@@ -290,55 +294,3 @@ def log_position(
 
 def _at(time_us: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(time_us))
-
-
-def _micros(table: pa.Table, column: str) -> np.ndarray:
-    values: np.ndarray = table[column].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
-    return values
-
-
-def _check_not_live(workspace: Workspace, entity: str) -> None:
-    """Offsets have one giver: where a live log has begun, events go through it and reach this table by compaction."""
-    live = workspace.live_log(entity)
-    if live.exists():
-        raise EventLogError(
-            explain("events of this entity arrive by its live log", which=str(live), expected="an append to the live log",
-                    got="an append to the batch log", next_step="send them with `plumb stream append`")
-        )  # fmt: skip
-
-
-def _check_batch(catalog: Catalog, entity: str, table: pa.Table) -> None:
-    schema = event_schema(catalog.attributes_of(entity))
-    required = [field.name for field in schema if not field.nullable and field.name not in STAMPED]
-    missing = ", ".join(sorted(set(required) - set(table.column_names)))
-    _require(not missing, entity, f"columns {', '.join(required)}", f"no {missing}")
-    extra = set(table.column_names) - set(schema.names) | set(STAMPED) & set(table.column_names)
-    _require(not extra, entity, "columns that the catalog declares", ", ".join(sorted(extra)))
-    for name in required:
-        _require(table[name].null_count == 0, entity, f"a value of {name} in every row", f"{table[name].null_count} nulls")
-    declared = {kind.name for kind in catalog.event_types if kind.entity == entity}
-    _require(not (unknown := set(table["event_type"].unique().to_pylist()) - declared), entity,
-             f"event types {', '.join(sorted(declared))}", ", ".join(sorted(unknown)))  # fmt: skip
-    _require(not (unknown := set(table["region"].unique().to_pylist()) - set(catalog.regions)), entity,
-             f"regions {', '.join(catalog.regions)}", ", ".join(sorted(unknown)))  # fmt: skip
-    event_us = _micros(table, "event_time")
-    _require(bool((event_us >= 0).all()), entity, "event_time since 1970", "an earlier one")
-    ahead = int((event_us - _micros(table, "ingest_time") > MAX_FUTURE_S * US_PER_S).sum())
-    latest = f"event_time at most {MAX_FUTURE_S} s after ingest_time"
-    _require(ahead == 0, entity, latest, f"{ahead} events dated further ahead")
-
-
-def _require(holds: bool, entity: str, expected: str, got: str) -> None:
-    if not holds:
-        raise EventLogError(explain("events cannot be appended", which=f"log of {entity!r}", expected=expected, got=got,
-                                    next_step="correct the batch, or send its bad rows to the dead letters"))  # fmt: skip
-
-
-def _older_than_the_log(workspace: Workspace, entity: str, rows: int, oldest_us: int, last_us: int) -> EventLogError:
-    times = [str(np.datetime64(value, "us")) + "Z" for value in (last_us, oldest_us)]
-    return EventLogError(
-        explain("events are older than the log", which=str(workspace.events(entity)),
-                expected=f"ingest_time from {times[0]} on",
-                got=f"{rows} events behind their partition, the oldest of {times[1]}",
-                next_step="import files in time order, or pass --late to have them known from the log's last ingest time on")
-    )  # fmt: skip

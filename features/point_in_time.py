@@ -16,17 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features import layout, tiles
-from features.codec import encode_states
+from features.codec import decode_states, encode_states
 from features.declarations import Catalog, View
 from features.events import DEDUPLICATION_HORIZON_S, deduplicate
 from features.partitions import partition_of
+from features.snapshots import Base, require_whole
 from features.tiles import FoldPlan, Ints, Tiles, plan_fold, tiles_of_events
 
 ROWS_PER_CHUNK = 4_096
 """Rows that are worked on at one time: at 60 tiles a row their arrays still lie in a processor's caches."""
 
 
-def states_as_known(events: pa.Table, catalog: Catalog, view: View, entity_ids: pa.Array, now_us: Ints) -> pa.LargeBinaryArray:
+def states_as_known(
+    events: pa.Table, catalog: Catalog, view: View, entity_ids: pa.Array, now_us: Ints, base: Base | None = None
+) -> pa.LargeBinaryArray:
     """State bytes of each (entity, now) from the events known by then.
 
     Args:
@@ -35,10 +38,16 @@ def states_as_known(events: pa.Table, catalog: Catalog, view: View, entity_ids: 
         view: its ``lag_s`` is added to every ingest_time.
         entity_ids: (n,) strings, repeats allowed.
         now_us: (n,) microseconds UTC.
+        base: ``features.snapshots.read_base`` of the same log, where it has dropped events.
     Returns:
         (n,) state bytes in the order given; empty where nothing was known.
+    Raises:
+        EventLogError: the log has dropped events that a row would have to see.
     """
-    return _states_at(events, catalog, view, Rows(entity_ids, now_us), lambda chosen: _known_us(chosen, view))
+    if base is not None and len(now_us):
+        base.require(int(now_us.min()) - view.lag_s * layout.US_PER_S, f"rows of view {view.key}")
+    wanted = Rows(entity_ids, now_us, base)
+    return _states_at(events, catalog, view, wanted, lambda chosen: _known_us(chosen, view))
 
 
 def states_up_to(events: pa.Table, catalog: Catalog, view: View, entity_ids: pa.Array, offsets: Ints) -> pa.LargeBinaryArray:
@@ -55,18 +64,21 @@ def states_up_to(events: pa.Table, catalog: Catalog, view: View, entity_ids: pa.
 
 @dataclass(frozen=True)
 class Rows:
-    """(n,) entities and how far each is to be seen: a time in microseconds UTC, or an offset."""
+    """(n,) entities and how far each is to be seen: a time in microseconds UTC, or an offset; what all of them start from."""
 
     entity_ids: pa.Array
     seen_to: Ints
+    base: Base | None = None
 
 
 def _states_at(
     events: pa.Table, catalog: Catalog, view: View, wanted: Rows, place_of: Callable[[pa.Table], Ints]
 ) -> pa.LargeBinaryArray:
     """States of rows from events whose place is at most ``wanted.seen_to``."""
-    entity_ids, seen_to = wanted.entity_ids, wanted.seen_to
-    events = deduplicate(events, horizon_s=DEDUPLICATION_HORIZON_S)
+    entity_ids, seen_to, base = wanted.entity_ids, wanted.seen_to, wanted.base
+    if base is None:
+        require_whole(events, f"rows of view {view.key}")
+    events = base.after(events) if base else deduplicate(events, horizon_s=DEDUPLICATION_HORIZON_S)
     distinct = entity_ids.unique()
     entity = _codes(entity_ids, distinct)
     event_entity = _codes(events["entity_id"], distinct)
@@ -84,7 +96,8 @@ def _states_at(
         chosen = order[rows]
         span = slice(*np.searchsorted(event_entity, (entity[chosen[0]], entity[chosen[-1]] + 1)))
         row_of_event = _first_row_that_sees(event_entity[span], place[span], entity[chosen], seen_to[chosen])
-        standing, offset = _tiles_of_rows(events[span.start : span.stop], row_of_event, entity[chosen], plan)
+        start = base.states_of(distinct.take(pa.array(np.unique(entity[chosen])))) if base else None
+        standing, offset = _tiles_of_rows(events[span.start : span.stop], row_of_event, entity[chosen], plan, start)
         encoded.append(encode_states(standing, partition[entity[chosen]], offset))
     states = pa.chunked_array(encoded, pa.large_binary()).combine_chunks() if encoded else pa.array([], pa.large_binary())
     if (order[1:] > order[:-1]).all():
@@ -106,19 +119,30 @@ def _columns_of(events: pa.Table, plan: FoldPlan) -> pa.Table:
     )
 
 
-def _tiles_of_rows(events: pa.Table, row_of_event: Ints, entity: Ints, plan: FoldPlan) -> tuple[Tiles, Ints]:
-    """Tiles and last log offset of each row; rows are sorted by (entity, now)."""
+def _tiles_of_rows(
+    events: pa.Table, row_of_event: Ints, entity: Ints, plan: FoldPlan, start: tuple[list[bytes], Ints] | None
+) -> tuple[Tiles, Ints]:
+    """Tiles and last log offset of each row; rows are sorted by (entity, now).
+
+    Args:
+        start: state and offset of each entity, in the order of the rows, that its first row finds; None for nothing.
+    """
     rows = len(entity)
     seen = row_of_event < rows
     if not seen.all():
         events, row_of_event = events.filter(pa.array(seen)), row_of_event[seen]
     starts = np.flatnonzero(np.concatenate(([True], entity[1:] != entity[:-1])))
     arriving = tiles_of_events(events, row_of_event, plan)
-    return tiles.replay(arriving, entity, plan), _last_offsets(events, row_of_event, rows, starts)
-
-
-def _last_offsets(events: pa.Table, row_of_event: Ints, rows: int, starts: Ints) -> Ints:
     offset = np.full(rows, -1, dtype=np.int64)
+    if start is not None:
+        states, offset[starts] = start
+        found = decode_states(states)
+        arriving = tiles.merge(Tiles(starts[found.owner], found.key, found.value), arriving, plan)
+    return tiles.replay(arriving, entity, plan), _last_offsets(events, row_of_event, offset, starts)
+
+
+def _last_offsets(events: pa.Table, row_of_event: Ints, offset: Ints, starts: Ints) -> Ints:
+    rows = len(offset)
     np.maximum.at(offset, row_of_event, events["log_offset"].to_numpy())
     # A running maximum that starts anew at each entity: lift every entity above all those before it.
     lift = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, rows))) * (int(offset.max(initial=0)) + 2)

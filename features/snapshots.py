@@ -22,7 +22,7 @@ from features.codec import decode_states, encode_states
 from features.declarations import Catalog, View
 from features.erasure import Markers
 from features.errors import EventLogError, StateError, explain
-from features.events import DEDUPLICATION_HORIZON_S, deduplicate, expired_to, find_markers
+from features.events import DEDUPLICATION_HORIZON_S, PARTIAL, deduplicate, expired_to, find_markers
 from features.rows import TIME
 from features.tiles import Ints, fold, plan_fold
 from features.workspace import Workspace
@@ -63,10 +63,7 @@ class Snapshot:
         if self.log_offset < 0:
             return deduplicate(events, horizon_s=DEDUPLICATION_HORIZON_S)
         tail = events.filter(pc.greater(events["log_offset"], self.log_offset))
-        counted = self.counted()
-        both = pa.concat_tables([counted, tail.select(list(IDENTITY)).cast(counted.schema)])
-        kept = deduplicate(both, horizon_s=DEDUPLICATION_HORIZON_S)["log_offset"].combine_chunks()
-        return tail.filter(pc.is_in(tail["log_offset"], value_set=kept))
+        return drop_counted(self.counted(), tail)
 
     def counted(self) -> pa.Table:
         """``IDENTITY`` of the events that were counted within one de-duplication horizon before the position."""
@@ -88,6 +85,75 @@ class Snapshot:
         np.maximum.at(offsets, owner, tail["log_offset"].to_numpy())
         tiles = fold(decode_states(before), tail, owner, plan_fold(catalog.signals_of(view)))
         return names, encode_states(tiles, np.full(len(names), partition), offsets)
+
+
+def drop_counted(counted: pa.Table, tail: pa.Table) -> pa.Table:
+    """Events that are no repeats, neither of each other nor of those that were counted before; columns ``IDENTITY``."""
+    names = tail.select(list(IDENTITY)).cast(counted.schema)
+    both = pa.concat_tables([counted, names]).append_column("row", pa.array(np.arange(-counted.num_rows, tail.num_rows)))
+    kept = deduplicate(both, horizon_s=DEDUPLICATION_HORIZON_S)["row"].to_numpy()
+    return tail if (kept >= 0).sum() == tail.num_rows else tail.take(pa.array(kept[kept >= 0]))
+
+
+@dataclass(frozen=True)
+class Base:
+    """What is left of the events that a log has dropped, for readers of all its partitions.
+
+    Attributes:
+        known_from_us: from here on everything can be said that the whole log could have told, UTC microseconds.
+        log_offsets: position of each partition; -1 where nothing was dropped.
+        entities: rows of ``SCHEMA``.
+    """
+
+    known_from_us: int
+    log_offsets: Ints
+    entities: pa.Table
+
+    def after(self, events: pa.Table) -> pa.Table:
+        """As ``Snapshot.after``, of any partitions; the result may stand alone as a history only together with this base."""
+        behind = events["log_offset"].to_numpy() > self.log_offsets[events["log_partition"].to_numpy()]
+        counted = _unnest(self.entities, "counted").select(list(IDENTITY))
+        return drop_counted(counted, events.filter(pa.array(behind)))
+
+    def latest_events(self) -> pa.Table:
+        """Columns entity_id, event_type, event_time and ingest_time: each entity's last event of each type."""
+        latest = _unnest(self.entities, "latest")
+        known = pa.array(np.full(latest.num_rows, self.known_from_us)).cast(TIME)
+        return latest.append_column("ingest_time", known)
+
+    def states_of(self, entity_ids: pa.Array) -> tuple[list[bytes], Ints]:
+        """(n,) states and log offsets in them; empty and -1 for an entity without."""
+        place = pc.index_in(entity_ids, value_set=self.entities["entity_id"].combine_chunks())
+        states = self.entities["state"].combine_chunks().take(place).fill_null(b"")
+        return states.to_pylist(), _header_offsets(states)
+
+    def require(self, time_us: int, which: str) -> None:
+        """Refuse rows of before ``known_from_us``; raises ``EventLogError``."""
+        require_after(Snapshot(-1, self.known_from_us, self.entities), time_us, which)
+
+
+def read_base(workspace: Workspace, catalog: Catalog, view: View) -> Base | None:
+    """What a view's rows start from where its log has dropped events; None where it is whole."""
+    if not any(expired_to(workspace, catalog, view.entity, partition) >= 0 for partition in range(catalog.log_partitions)):
+        return None
+    parts = [read_snapshot(workspace, catalog, view, partition) for partition in range(catalog.log_partitions)]
+    # An event may be dated so far ahead of its ingest_time: what happened after this moment is all there.
+    known_from_us = max(part.ingest_us for part in parts) + layout.MAX_FUTURE_S * layout.US_PER_S
+    offsets = np.array([part.log_offset for part in parts])
+    return Base(known_from_us, offsets, pa.concat_tables([part.entities for part in parts]))
+
+
+def require_whole(events: pa.Table, which: str) -> None:
+    """Refuse to take what a log has left for all that it ever held.
+
+    Raises:
+        EventLogError: the events were read from a log that has dropped old ones.
+    """
+    if PARTIAL.items() <= (events.schema.metadata or {}).items():
+        raise EventLogError(
+            explain("events of before the log's retention are gone", which=which, expected="the whole log, or its snapshots",
+                    got="only what the log has kept", next_step="use a longer retention, or ask for what snapshots answer")
+        )  # fmt: skip
 
 
 def nothing() -> Snapshot:

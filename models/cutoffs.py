@@ -42,6 +42,8 @@ COLD: Final = "cold"
 
 _JITTER_SALT, _HOLD_OUT_SALT, _THINNING_SALT, _COLD_SALT = 1, 2, 3, 4
 _UNIT: Final = float(1 << 53)
+MEMBER_COLUMNS: Final = ("entity_id", "event_type", "event_time", "ingest_time")
+"""What a population is drawn from."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,19 @@ class Sample:
     split: NDArray[np.str_]
     test_begins_us: int
     touch: Ints | None = None
+
+
+@dataclass(frozen=True)
+class Past:
+    """What is left of the events that a log has dropped for their age.
+
+    Attributes:
+        known_from_us: from here on nothing is missing, UTC microseconds.
+        latest: each entity's last dropped event of each type: columns ``MEMBER_COLUMNS``.
+    """
+
+    known_from_us: int
+    latest: pa.Table
 
 
 @dataclass(frozen=True)
@@ -90,7 +105,7 @@ def draw_base_dates(plan: CutoffPlan, label: LabelSpec, *, first_known_us: int, 
     return dates
 
 
-def sample_rows(events: pa.Table, spec: ModelSpec, *, lag_s: int, known_at_us: int) -> Sample:
+def sample_rows(events: pa.Table, spec: ModelSpec, *, lag_s: int, known_at_us: int, past: Past | None = None) -> Sample:
     """Draw the rows of a training run from an entity's log; the same log and arguments give the same rows.
 
     Args:
@@ -99,19 +114,22 @@ def sample_rows(events: pa.Table, spec: ModelSpec, *, lag_s: int, known_at_us: i
         spec: label, population and cutoff plan.
         lag_s: the view's declared lag.
         known_at_us: the instant as of which training happens.
+        past: what is left of events that the log has dropped; no row is drawn before it is whole.
     Returns:
         Rows by ascending ``now``. Labels have matured but for ``censored`` rows, drawn where the spec learns from them.
     Raises:
         TrainingError: the history is too short, or nobody belongs to the population.
     """
-    known = pc.less_equal(events["ingest_time"].cast(pa.int64()), known_at_us)
-    _require_events(events.filter(known), spec)
-    distinct = events.filter(known)["entity_id"].unique()
-    draw = (_draw_at_events if spec.cutoffs.at_events else _draw_at_dates)(events, spec, distinct, known_at_us)
+    members = events.select(list(MEMBER_COLUMNS)) if past is None else _with_past(events, past)
+    known = members.filter(pc.less_equal(members["ingest_time"].cast(pa.int64()), known_at_us))
+    _require_events(known, spec)
+    distinct = known["entity_id"].unique()
+    first_us = _first_known_us(events) if past is None else max(_first_known_us(events), past.known_from_us)
+    draw = (_draw_at_events if spec.cutoffs.at_events else _draw_at_dates)(events, spec, distinct, (first_us, known_at_us))
     ids = distinct.take(pa.array(draw.entity))
     # At an event the entity asks by that very event, so it belongs whatever the stream's lag.
     lag_s = 0 if spec.cutoffs.at_events else lag_s
-    keep = population_at(events, spec.population, draw.now_us, lag_s=lag_s, entity_ids=ids)
+    keep = population_at(members, spec.population, draw.now_us, lag_s=lag_s, entity_ids=ids)
     split = _split(spec, draw, hold_out_rows(spec, ids, draw.now_us))
     keep &= (split != CENSORED) | (spec.learning.method != "matured")
     keep[keep] = _thin(spec.cutoffs, split[keep], _uniform(_hash_ids(ids), draw.drawn_us, _THINNING_SALT)[keep])
@@ -149,9 +167,9 @@ def hold_out(entity_ids: pa.Array, share: float) -> NDArray[np.bool_]:
     return held
 
 
-def _draw_at_dates(events: pa.Table, spec: ModelSpec, distinct: pa.Array, known_at_us: int) -> _Draw:
+def _draw_at_dates(events: pa.Table, spec: ModelSpec, distinct: pa.Array, span_us: tuple[int, int]) -> _Draw:
     """A row for every entity at every base date, and at those after the test that a row's whole day fits before the end."""
-    plan, first_known_us = spec.cutoffs, _first_known_us(events)
+    plan, (first_known_us, known_at_us) = spec.cutoffs, span_us
     dates = draw_base_dates(plan, spec.label, first_known_us=first_known_us, known_at_us=known_at_us)
     step_us = plan.every_s * US_PER_S
     later: Ints = np.arange(dates[-1] + step_us, known_at_us - DAY_US + 1, step_us, dtype=np.int64)
@@ -162,13 +180,13 @@ def _draw_at_dates(events: pa.Table, spec: ModelSpec, distinct: pa.Array, known_
     return _Draw(entity, base_us, base_us + (jitter * DAY_S).astype(np.int64) * US_PER_S, None, test_us, test_us + 1)
 
 
-def _draw_at_events(events: pa.Table, spec: ModelSpec, distinct: pa.Array, known_at_us: int) -> _Draw:
+def _draw_at_events(events: pa.Table, spec: ModelSpec, distinct: pa.Array, span_us: tuple[int, int]) -> _Draw:
     """A row at the ingest_time of every event of the plan's types.
 
     The row's state holds what was known by then less the stream's lag, so it lacks the event itself, as a request made at
     that moment would find it; what the event says reaches the model by request fields.
     """
-    plan, first_known_us = spec.cutoffs, _first_known_us(events)
+    plan, (first_known_us, known_at_us) = spec.cutoffs, span_us
     needed_us = (spec.label.horizon_s + spec.label.label_delay_s) * US_PER_S
     test_ends_us = known_at_us - needed_us + 1
     test_begins_us = test_ends_us - plan.every_s * US_PER_S
@@ -191,6 +209,11 @@ def _split(spec: ModelSpec, draw: _Draw, held_out: NDArray[np.bool_]) -> NDArray
     tested = np.where(draw.drawn_us >= draw.test_begins_us, TEST, evaluated)
     split: NDArray[np.str_] = np.where(draw.drawn_us >= draw.test_ends_us, CENSORED, tested)
     return split
+
+
+def _with_past(events: pa.Table, past: Past) -> pa.Table:
+    latest = past.latest.select(list(MEMBER_COLUMNS))
+    return pa.concat_tables([latest, events.select(list(MEMBER_COLUMNS)).cast(latest.schema)])
 
 
 def _first_known_us(events: pa.Table) -> int:

@@ -22,6 +22,7 @@ from features.declarations import Condition
 from features.errors import explain
 from features.layout import US_PER_S
 from features.rows import LABEL_FIELDS
+from features.snapshots import require_whole
 from models.errors import SpecError
 from models.specs import Attribution, Exclusion, LabelSpec, Population
 
@@ -122,6 +123,7 @@ def population_at(
         lag_s: the view's declared lag, as for its features.
         entity_ids: (n,) strings.
     """
+    require_whole(events, "population")
     rows = pl.DataFrame({"entity_id": pl.Series(entity_ids), "now_us": now_us}).with_row_index("row").sort("now_us")
     log = _log(events)
     entered = _newest_known(rows, _of_types(log, population.entered_by), lag_s)

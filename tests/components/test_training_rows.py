@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ import pytest
 
 from components.training_rows import build_training_rows, describe_data, read_requests
 from features.catalogs import load_catalog
+from features.deletion import Deletion, delete_entities
+from features.errors import EventLogError
 from features.events import append_events
 from features.layout import DAY_S, HOUR_S, US_PER_S
 from features.profiles import append_profiles
+from features.retention import expire_events
 from features.rows import TIME, profile_schema, training_schema
 from features.workspace import Workspace
 from models.cutoffs import Sample
@@ -187,3 +191,33 @@ def test_an_empty_log_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="event log is empty.*plumb events import"):
         build_training_rows(Workspace(tmp_path), "churn_retail", KNOWN_AT_US, tmp_path / "rows")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_deleted_customer_is_absent_from_the_next_training_rows(workspace: Workspace, tmp_path: Path) -> None:
+    before = build(workspace, tmp_path / "before")
+    task = Deletion(workspace, RETAIL, "customer")
+    delete_entities(task, ["c1"], who="ann", reason="asked by mail", now_us=KNOWN_AT_US + DAY_US)
+    after = build(workspace, tmp_path / "after")
+    assert "c1" in before["entity_id"].to_pylist()
+    assert "c1" not in after["entity_id"].to_pylist()
+    # Nobody else's row changes, also not at an instant before the deletion.
+    others = before.filter(pc.not_equal(before["entity_id"], "c1"))
+    assert after.equals(others)
+
+
+def known_states(rows: pa.Table) -> dict[tuple[str, dt.datetime], bytes]:
+    """State by (entity, now), copies as of unknown entities left out."""
+    return {(row["entity_id"], row["now"]): row["state"] for row in rows.to_pylist() if row["state"]}
+
+
+def test_training_goes_on_from_snapshots_and_refuses_what_they_cannot_tell(workspace: Workspace, tmp_path: Path) -> None:
+    whole = build(workspace, tmp_path / "whole")
+    kept = replace(RETAIL, retention_s=(("eu", 280 * DAY_S), ("uk", 280 * DAY_S)), regions=("eu", "uk"))
+    assert expire_events(workspace, kept, "customer", now_us=KNOWN_AT_US).events > 0
+    rows = build(workspace, tmp_path / "rows")
+    # 360 days less 280: nothing is drawn before; what is drawn later has the state of the whole log.
+    first_us = pc.min(rows["now"].cast(pa.int64())).as_py()
+    assert first_us > START_US + 79 * DAY_US
+    assert known_states(rows) == known_states(whole.filter(pc.greater_equal(whole["now"].cast(pa.int64()), first_us)))
+    with pytest.raises(EventLogError, match="events of that time are gone"):
+        build(workspace, tmp_path / "early", START_US + 70 * DAY_US)

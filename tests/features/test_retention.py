@@ -25,8 +25,10 @@ from features.event_log.port import STAMPED
 from features.events import append_events, log_heads, read_events
 from features.layout import DAY_S
 from features.online.addresses import ViewVersion, open_store
+from features.point_in_time import states_as_known
 from features.retention import expire_events
 from features.rows import event_schema
+from features.snapshots import read_base
 from features.stream_fold import ShardFold
 from features.workspace import Workspace
 from transforms.materialize import FillJob, fill_shard
@@ -210,3 +212,23 @@ def test_a_catalog_without_retention_keeps_everything(tmp_path: Path) -> None:
     catalog = replace(CATALOG, retention_s=())
     append_events(workspace := Workspace(tmp_path), catalog, "user", EVENTS, source="all")
     assert expire_events(workspace, catalog, "user", now_us=END_US).events == 0
+
+
+def test_rows_after_the_drop_are_those_of_the_whole_log_and_earlier_ones_are_refused(tmp_path: Path) -> None:
+    whole, cut = Workspace(tmp_path / "whole"), Workspace(tmp_path / "cut")
+    for workspace in (whole, cut):
+        append_events(workspace, CATALOG, "user", EVENTS, source="all")
+    expire_events(cut, CATALOG, "user", now_us=START_US + 80 * DAY_US)
+    base = read_base(cut, CATALOG, VIEW)
+    assert base is not None
+    times_us = base.known_from_us + VIEW.lag_s * 1_000_000 + np.arange(6) * 9 * DAY_US
+    names = pa.array([name for name in (*NAMES, "nobody") for _ in times_us], pa.string())
+    now_us = np.tile(times_us, len(NAMES) + 1)
+    expected = states_as_known(read_events(whole, CATALOG, "user"), CATALOG, VIEW, names, now_us)
+    left = read_events(cut, CATALOG, "user")
+    # Headers too: a snapshot keeps the offset of each entity's last event.
+    assert states_as_known(left, CATALOG, VIEW, names, now_us, base).to_pylist() == expected.to_pylist()
+    with pytest.raises(EventLogError, match="events of that time are gone"):
+        states_as_known(left, CATALOG, VIEW, names, now_us - DAY_US, base)
+    with pytest.raises(EventLogError, match="only what the log has kept"):
+        states_as_known(left, CATALOG, VIEW, names, now_us)
