@@ -28,7 +28,10 @@ KINDS: Final = {
     "slow": "every answer takes 1.5 times as long",
     "crashing": "down for 1 in 5 requests, in runs of 10",
     "miscalibrated": "odds are stated twice too high",
+    "retrained": "log odds differ by 0.1 here and there, 5 % slower",
 }
+"""All but the first and the last are bad; the last differs less than any gate's tolerance."""
+SLOWDOWNS: Final = {"slow": 1.5, "retrained": 1.05}
 USERS: Final = 20_000
 FEATURES: Final = (
     "since_last_session_h", "sessions_7d", "session_time_ms", "revenue_30d", "clicks_30d", "shown_30d", "tenure_days",
@@ -95,10 +98,14 @@ def draw_population(rng: np.random.Generator) -> Population:
 
 
 class Stream:
-    """One rollout's traffic; ``next_tick`` gives a tick at whatever percent the rollout stands."""
+    """One rollout's traffic; ``next_tick`` gives a tick at whatever percent the rollout stands.
 
-    def __init__(self, kind: str, seed: tuple[int, ...]) -> None:
+    ``strength`` scales how bad a canary is: log odds and log latency, and the share of its requests that are touched.
+    """
+
+    def __init__(self, kind: str, seed: tuple[int, ...], strength: float = 1.0) -> None:
         self.kind = kind
+        self.strength = strength
         self._rng = np.random.default_rng(seed)
         self._population = draw_population(self._rng)
         self._hour = float(self._rng.uniform(0, 24))
@@ -119,10 +126,10 @@ class Stream:
         inputs[:, 0] *= rng.lognormal(0.0, 0.3, len(user))
         truth = self._log_odds(inputs)
         seen = self._break_inputs(inputs, bad)
-        log_odds = self._log_odds(seen) + np.where(bad & (self.kind == "miscalibrated"), np.log(2.0), 0.0)
+        log_odds = self._log_odds(seen) + np.where(bad, self._misstate(user), 0.0)
         failed = (rng.random(len(user)) < people.failing[user]) | self._crash(bad)
         latency = rng.lognormal(-4.6, 0.45, len(user)) * np.exp(people.slowness[user] + 0.3 * loads.sum())
-        latency *= np.where(bad & (self.kind == "slow"), 1.5, 1.0)
+        latency *= np.where(bad, SLOWDOWNS.get(self.kind, 1.0) ** self.strength, 1.0)
         latency += self._pause(arm)
         score = (1 / (1 + np.exp(-log_odds))).astype(np.float32)
         self._delay_labels(user, arm, score, truth, failed, percent)
@@ -164,6 +171,7 @@ class Stream:
 
     def _break_inputs(self, inputs: Floats, bad: npt.NDArray[np.bool_]) -> Floats:
         seen = inputs.copy()
+        bad = bad & (np.arange(len(bad)) % 10 < 10 * self.strength)
         if self.kind == "unit":
             seen[bad, SESSION_TIME] /= 1_000
         elif self.kind == "categories":
@@ -172,11 +180,17 @@ class Stream:
             seen[np.ix_(bad, (SUPPORT, REVENUE, OPEN_SHARE))] = np.nan
         return seen
 
+    def _misstate(self, user: Ints) -> Floats | float:
+        """What is added to the canary's log odds."""
+        if self.kind == "retrained":
+            return np.where(self._population.entity[user] % 2 == 0, 0.1, -0.1)
+        return float(np.log(2.0)) * self.strength if self.kind == "miscalibrated" else 0.0
+
     def _crash(self, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         failed = np.zeros(len(bad), np.bool_)
         if self.kind == "crashing":
             turn = self._down + np.arange(int(bad.sum()))
-            failed[bad] = turn % 50 >= 40
+            failed[bad] = turn % 50 >= 50 - 10 * self.strength
             self._down += int(bad.sum())
         return failed
 

@@ -7,6 +7,7 @@ common elsewhere (``rollout_judges``) look at the same requests, as often.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rollout_judges import JUDGES, CommonJudges
-from benchmarks.rollout_streams import KINDS, TICK_S, Stream
+from benchmarks.rollout_streams import KINDS, Stream
 from monitoring.rollout.evidence import begin, enter_stage, fold
 from monitoring.rollout.gates import judge
 from monitoring.rollout.plan import DEFAULT_PLAN, Plan, Stage
@@ -26,6 +27,7 @@ from monitoring.verdicts import Outcome, Severity
 
 OURS: Final = "ours"
 PLAN: Final = Plan(stages=(Stage(10, 60, 200), Stage(25, 50, 300), Stage(50, 50, 500)), gates=DEFAULT_PLAN.gates)
+BAD: Final = tuple(KINDS)[1:-1]
 MOST_TICKS: Final = 240
 SEED: Final = 20_26
 
@@ -40,15 +42,16 @@ class Course:
     ticks: int
 
 
-def run_rollout(kind: str, number: int, plan: Plan = PLAN) -> Course:
+def run_rollout(kind: str, number: int, strength: float = 1.0) -> Course:
     """One rollout of one kind. Ours decides its percents; once it is over, the others see no more."""
-    stream, judges = Stream(kind, (SEED, list(KINDS).index(kind), number)), CommonJudges()
+    plan, judges = PLAN, CommonJudges()
+    stream = Stream(kind, (SEED, list(KINDS).index(kind), number), strength)
     state = advance(Rollout(number, "churn", "churn", 1, 2), step(Rollout(number, "churn", "churn", 1, 2), (), plan, 0), 0)
     evidence = begin(plan)
     rolled: dict[str, int] = {}
     gates: tuple[str, ...] = ()
     requests = ticks = 0
-    while ticks < MOST_TICKS and (state.phase not in FINAL or (kind != "equal" and len(rolled) <= len(JUDGES))):
+    while ticks < MOST_TICKS and (state.phase not in FINAL or (kind in BAD and len(rolled) <= len(JUDGES))):
         seen = stream.next_tick(plan.stages[state.stage].percent)
         ticks, requests, now_us = ticks + 1, requests + int(seen.arm.sum()), seen.at_us
         for name, is_over in judges.look(seen).items():
@@ -69,9 +72,9 @@ def run_rollout(kind: str, number: int, plan: Plan = PLAN) -> Course:
     return Course(rolled, state.phase, gates, ticks)
 
 
-def run_kind(kind: str, rollouts: int, plan: Plan = PLAN) -> list[Course]:
+def run_kind(kind: str, rollouts: int, strength: float = 1.0) -> list[Course]:
     """Many rollouts of one kind, with different users and traffic."""
-    return [run_rollout(kind, number, plan) for number in range(rollouts)]
+    return [run_rollout(kind, number, strength) for number in range(rollouts)]
 
 
 def median_requests(courses: Sequence[Course], judge_name: str) -> float:
@@ -85,36 +88,42 @@ def share_rolled_back(courses: Sequence[Course], judge_name: str) -> float:
     return sum(judge_name in course.rolled_back_after for course in courses) / len(courses)
 
 
+def describe_kind(kind: str, courses: Sequence[Course]) -> list[str]:
+    """One row of the table."""
+    counts = [course.rolled_back_after[OURS] for course in courses if OURS in course.rolled_back_after]
+    gates = [gate for course in courses for gate in course.gates]
+    return [
+        kind,
+        KINDS[kind],
+        str(len(courses)),
+        f"{share_rolled_back(courses, OURS):.1%}",
+        f"{sum(course.phase is Phase.PROMOTED for course in courses) / len(courses):.1%}",
+        f"{np.median(counts):.0f}" if counts else "-",
+        f"{np.quantile(counts, 0.95):.0f}" if counts else "-",
+        ", ".join(sorted(set(gates), key=gates.count, reverse=True)[:3]),
+        *(f"{share_rolled_back(courses, name):.1%} / {median_requests(courses, name):.0f}" for name in JUDGES),
+    ]
+
+
 def main() -> None:
     """Run all kinds and print one table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--equal", type=int, default=1_000)
     parser.add_argument("--bad", type=int, default=200)
+    parser.add_argument("--strength", type=float, default=1.0, help="how bad the bad ones are; 0.5: half of what is stated")
     options = parser.parse_args()
     started = time.process_time()
-    table = Table("canary", "effect", "rollouts", "rolled back", "median", "p95", "by", *(f"{name}" for name in JUDGES))
-    for kind, effect in KINDS.items():
-        courses = run_kind(kind, options.equal if kind == "equal" else options.bad)
-        counts = [course.rolled_back_after[OURS] for course in courses if OURS in course.rolled_back_after]
-        gates = [gate for course in courses for gate in course.gates]
-        blamed = ", ".join(sorted(set(gates), key=gates.count, reverse=True)[:3])
-        table.add_row(
-            kind, effect, str(len(courses)), f"{share_rolled_back(courses, OURS):.1%}",
-            f"{np.median(counts):.0f}" if counts else "-", f"{np.quantile(counts, 0.95):.0f}" if counts else "-", blamed,
-            *(f"{share_rolled_back(courses, name):.0%} / {median_requests(courses, name):.0f}" for name in JUDGES),
-        )  # fmt: skip
-        if kind == "equal":
-            promoted = sum(course.phase is Phase.PROMOTED for course in courses)
-            table.caption = (
-                f"equal canaries promoted: {promoted} of {len(courses)}, in a median of "
-                f"{np.median([course.ticks for course in courses]) * TICK_S:,.0f} s of at least "
-                f"{sum(stage.bake_s for stage in PLAN.stages):,} s"
-            )
+    table = Table("canary", "what differs", "rollouts", "rolled back", "promoted", "median", "p95", "by", *JUDGES)
+    for kind in KINDS:
+        number = options.equal if kind == "equal" else options.bad
+        if number:
+            table.add_row(*describe_kind(kind, run_kind(kind, number, options.strength)))
+        print(f"{kind}: {time.process_time() - started:.0f} s of CPU", file=sys.stderr, flush=True)
     console = Console(width=170)
     console.print(table)
-    console.print("median, p95: canary requests until rollback; others: share rolled back / median canary requests")
     console.print(
-        f"configured false-rollback rate {PLAN.false_rollback_rate:.1%}; {time.process_time() - started:.0f} s of CPU"
+        f"Configured false-rollback rate {PLAN.false_rollback_rate:.1%}. Median, p95: canary requests until rollback. Others: "
+        "share rolled back / median canary requests. Neither rolled back nor promoted: held until the end of the simulation."
     )
 
 
