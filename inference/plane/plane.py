@@ -63,8 +63,10 @@ class Plane:
         Raises:
             PlaneError: a port is taken.
         """
-        inference = web.ServerRunner(web.Server(self._proxy.handle, request_factory=self._read_request), access_log=None)
-        admin = web.AppRunner(build_admin(self, self._metrics.registry), access_log=None, handler_cancellation=False)
+        grace_s = self._settings.stop_timeout_s
+        server = web.Server(self._proxy.handle, request_factory=self._read_request, access_log=None)
+        inference = web.ServerRunner(server, shutdown_timeout=grace_s)
+        admin = web.AppRunner(build_admin(self, self._metrics.registry), access_log=None, shutdown_timeout=grace_s)
         try:
             self._address = await _listen(inference, self._settings.port, "--port")
             admin_address = await _listen(admin, self._settings.admin_port, "--admin-port")
@@ -74,10 +76,8 @@ class Plane:
             await stopping.wait()
         finally:
             await admin.cleanup()
-            for site in list(inference.sites):
-                await site.stop()
-            await asyncio.gather(*(group.stop() for group in self._groups.values()))
             await inference.cleanup()
+            await asyncio.gather(*(group.stop() for group in self._groups.values()))
 
     def names(self) -> list[str]:
         """Names of the services."""

@@ -33,7 +33,7 @@ class PlaneSettings:
     probe_interval_s: float = 1.0
     probe_timeout_s: float = 2.0
     probe_failures: int = 3
-    hung_failures: int = 6
+    hung_failures: int = 10
     backoff_s: float = 0.5
     longest_backoff_s: float = 30.0
     steady_s: float = 60.0

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 
 from inference.plane.admin import COLLECTION
@@ -187,3 +191,77 @@ def sink(*, port: int = 0, delay_s: float = 0.0, status: int = 200) -> Iterator[
             yield Sink(f"http://127.0.0.1:{server.server_port}/", events)
         finally:
             server.shutdown()
+
+
+@dataclass
+class Sent:
+    """What a stream of requests got: (entity, status, revision) of each; status 0 where no answer came."""
+
+    answers: list[tuple[str, int, str]] = field(default_factory=list)
+
+    @property
+    def codes(self) -> set[int]:
+        return {code for _, code, _ in self.answers}
+
+    @property
+    def revisions(self) -> set[str]:
+        return {revision for _, _, revision in self.answers}
+
+
+@contextlib.contextmanager
+def traffic(url: str, *, rate: int = 200, users: int = 500) -> Iterator[Sent]:
+    """Send ``rate`` requests a second for users u0, u1, ..., whatever the answers do; when it ends every one has its answer."""
+    sent, stopping = Sent(), threading.Event()
+
+    async def ask(session: aiohttp.ClientSession, number: int) -> None:
+        entity = f"u{number % users}"
+        place = len(sent.answers)
+        sent.answers.append((entity, 0, ""))
+        async with session.post(f"{url}/v1/models/churn:predict", json={"instances": [{"entity_id": entity}]}) as reply:
+            await reply.read()
+            sent.answers[place] = (entity, reply.status, reply.headers.get("x-plumb-revision", ""))
+
+    async def run() -> None:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            asking = []
+            started = time.monotonic()
+            while not stopping.is_set():
+                due = int((time.monotonic() - started) * rate)
+                asking += [asyncio.create_task(ask(session, number)) for number in range(len(asking), due)]
+                await asyncio.sleep(1 / rate)
+            await asyncio.gather(*asking, return_exceptions=True)
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(lambda: asyncio.run(run()))
+        try:
+            yield sent
+        finally:
+            stopping.set()
+            running.result(120)
+
+
+@dataclass
+class Process(Client):
+    """A ``plumb up`` of its own."""
+
+    process: subprocess.Popen[str]
+
+
+@contextlib.contextmanager
+def plumb_up(workspace: Path, *arguments: str) -> Iterator[Process]:
+    """``plumb up`` on free ports; ends with SIGTERM, unless the test has killed it."""
+    command = [sys.executable, "-c", "from plumb.app import main; main()", "--workspace", str(workspace)]
+    command += ["up", "--port", "0", "--admin-port", "0", *arguments]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.fullmatch(r"plumb: plane at (\S+) \(admin (\S+)\)\n", line)
+        assert found, line
+        with httpx.Client(timeout=30) as http:
+            yield Process(found[1], found[2], http, process)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)

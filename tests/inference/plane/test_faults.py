@@ -216,3 +216,17 @@ def test_a_plane_that_stops_leaves_no_process(tmp_path: Path, gone: int) -> None
     with plane_in_thread(tmp_path) as again:
         assert again.get()["spec"]["canary"][0]["trafficPercent"] == gone
         again.until_ready("stable", "v2")
+
+
+def test_a_plane_that_stops_answers_what_it_has_taken(tmp_path: Path) -> None:
+    replies: list[httpx.Response] = []
+    with plane_in_thread(tmp_path) as plane:
+        plane.put(service())
+        plane.until_ready("stable")
+        asking = threading.Thread(target=lambda: replies.append(httpx.post(
+            f"{plane.url}/v1/models/churn:predict", json={"instances": [{"entity_id": "sleep-1500-a"}]}, timeout=30
+        )))  # fmt: skip
+        asking.start()
+        time.sleep(0.5)
+    asking.join()
+    assert replies[0].status_code == 200
