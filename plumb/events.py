@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from plumb.instants import now_us, parse_instant
 from plumb.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ status = Console(stderr=True)
 JSON_HELP = "Print JSON instead of a table."
 MAPPING_HELP = "A mapping file, or the name of a shipped one, such as online_retail_ii or complete_journey."
 CATALOG_HELP = "Catalog to check against, where it is not the one that the mapping names: a shipped name or a dotted module."
+DECLARED_HELP = "A shipped catalog's name, or a dotted module that defines CATALOG."
 LATE_HELP = "Take events older than the log: they count as known from the log's last ingest time on."
 
 
@@ -43,9 +44,8 @@ def import_command(
     from features.importing import prepare_import
 
     settings: Settings = ctx.obj
-    now_us = int(datetime.now(UTC).timestamp() * 1_000_000)
     started_s = time.monotonic()
-    task = prepare_import(settings.workspace, mapping, catalog=catalog, now_us=now_us, late=late)
+    task = prepare_import(settings.workspace, mapping, catalog=catalog, now_us=now_us(), late=late)
     report = _import_with_progress(task, files)
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2, sort_keys=True))
@@ -131,6 +131,35 @@ def simulate(  # noqa: PLR0913 - one argument an option
     table.add_row("users who upgraded", f"{summary.upgraded_users:,}")
     table.add_row("users who cancelled", f"{summary.cancelled_users:,}")
     table.add_row("rows of events.parquet", f"{summary.rows:,}")
+    console.print(table)
+
+
+@app.command()
+def expire(
+    ctx: typer.Context,
+    catalog: Annotated[
+        str, typer.Option("--catalog", help="A shipped catalog's name, or a dotted module that defines CATALOG.")
+    ],
+    now: Annotated[str | None, typer.Option("--now", help="The time from which ages count; now if left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Drop raw events older than their region's retention; the states that they made are kept as snapshots."""
+    from features.catalogs import load_catalog
+    from features.retention import expire_events
+
+    settings: Settings = ctx.obj
+    declared = load_catalog(catalog)
+    at_us = parse_instant(now) if now else now_us()
+    done = [expire_events(settings.workspace, declared, entity, now_us=at_us) for entity in declared.entities]
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in done], indent=2, sort_keys=True, default=str))
+        return
+    table = Table("log", "events dropped", "live files dropped", "kept from")
+    for each in done:
+        kept = (
+            ", ".join(f"{region}: {day}" for region, day in each.first_days.items()) or "the beginning: no retention declared"
+        )
+        table.add_row(each.entity, f"{each.events:,}", f"{each.live_files:,}", kept)
     console.print(table)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from features.errors import TemporaryError
 from plumb.instants import now_us
 from plumb.settings import Settings
 from plumb.stream_progress import Progress, ProgressFile, clear_progress, read_progress
@@ -211,7 +212,7 @@ def _watch(feed: Feed, compact_s: float, ended: threading.Event) -> None:
     while not ended.wait(PROGRESS_S):
         before = _show(feed, before)
         if compact_s and time.monotonic() - compacted >= compact_s:
-            with _open_log(feed) as log:
+            with _open_log(feed) as log, suppress(TemporaryError):  # held by a deletion, say: the next time will do
                 move(log, feed.settings.workspace, feed.catalog, feed.view.entity, now_us=now_us())
             compacted = time.monotonic()
 

@@ -17,6 +17,7 @@ from parity.adversarial import draw_events, to_table
 
 from features.catalogs import load_catalog
 from features.codec import body_of
+from features.erasure import ERASED
 from features.event_log.compaction import BatchHistory, compact
 from features.event_log.kafka import KafkaLog
 from features.event_log.port import STAMPED, EventLog
@@ -45,7 +46,10 @@ PROCESSES.set_forkserver_preload(["transforms.materialize", "transforms.stream"]
 
 @dataclass(frozen=True)
 class Stream:
-    """Where the events are and where their states go; ``kills`` times it is killed with signal 9."""
+    """Where the events are and where their states go; ``kills`` times it is killed with signal 9.
+
+    So many ``deletions`` of users stand among the events, many of them of users who come back.
+    """
 
     workspace: Workspace
     open_log: Callable[[], EventLog]
@@ -53,6 +57,7 @@ class Stream:
     kills: int
     seed: int
     users: int
+    deletions: int = 0
 
     @property
     def commits(self) -> Path:
@@ -69,6 +74,7 @@ def run_and_kill(stream: Stream) -> int:
         event_schema(CATALOG.attributes_of("user")),
     )
     rng = random.Random(stream.seed)
+    events = with_deletions(events, stream.deletions, rng)
     stream.open_store().close()
     share = -(-events.num_rows // stream.kills)
     with stream.open_log() as log:
@@ -78,6 +84,21 @@ def run_and_kill(stream: Stream) -> int:
     last.join()
     assert last.exitcode == 0
     return moved
+
+
+def with_deletions(events: pa.Table, count: int, rng: random.Random) -> pa.Table:
+    """The events with deletion markers behind random ones, each of that event's user or of an earlier one's."""
+    pieces, start = [], 0
+    for number, place in enumerate(sorted(rng.sample(range(events.num_rows), count))):
+        row = events.slice(rng.randrange(place + 1), 1).to_pylist()[0]
+        before = events.slice(place, 1)
+        (at,) = before["ingest_time"].to_pylist()
+        blank = dict.fromkeys(events.column_names) | {name: row[name] for name in ("entity_id", "region", "log_partition")}
+        stamp = {"event_id": f"erasure-{number}", "event_type": ERASED, "event_time": at, "ingest_time": at, "log_offset": 0}
+        marker = blank | stamp | {"ingest_day": at.date()}
+        pieces += [events.slice(start, place + 1 - start), pa.Table.from_pylist([marker], schema=events.schema)]
+        start = place + 1
+    return pa.concat_tables([*pieces, events.slice(start)])
 
 
 def live_and_die(stream: Stream, log: EventLog, events: pa.Table, rng: random.Random) -> bool:
@@ -189,7 +210,7 @@ def assert_equal_to_batch(stream: Stream, folder: Path, *, least_refused: int = 
         ends = [log.end_offset(partition) for partition in PARTITIONS]
     names = sorted({name for batch in batches for name in batch["entity_id"].to_pylist()})
     assert moved.refused >= least_refused
-    assert moved.events + moved.refused == sum(ends)
+    assert moved.events + moved.refused + moved.erased == sum(ends)
     materialize(stream.workspace, CATALOG, VIEW, as_of_us=2 * LATER_US, store=str(folder / "batch"))
     with stream.open_store() as streamed, open_batch(str(folder / "batch")) as batch:
         assert [streamed.watermark(partition).log_offset + 1 for partition in PARTITIONS] == ends
