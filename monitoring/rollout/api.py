@@ -1,8 +1,8 @@
 """Rollouts over HTTP, for loopback: the same questions and requests as on the command line, and where events come in.
 
 ``GET /v1/rollouts[?service=]``, ``GET /v1/rollouts/NAME``, ``POST /v1/rollouts`` and ``POST /v1/rollouts/NAME/ACTION`` (pause,
-resume, promote, abort, rollback); ``POST /events`` for CloudEvents, ``GET /healthz`` and ``GET /metrics``. NAME is a rollout's
-number or a service. A request is recorded and answered with 202; the controller does it within a tick.
+resume, promote, abort, rollback); ``POST /events`` (or ``/``) for CloudEvents, ``GET /healthz`` and ``GET /metrics``. NAME is a
+rollout's number or a service. A request is recorded and answered with 202; the controller does it within a tick.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def build_api(desk: Desk) -> FastAPI:
         return Response(status_code=202 if read else 400)
 
     # Hundreds a second come here: straight to the function, past FastAPI's reading of arguments.
-    app.router.add_route("/events", take_event, methods=["POST"])
+    for path in ("/", "/events"):
+        app.router.add_route(path, take_event, methods=["POST"])
 
     @app.get("/healthz")
     def healthz() -> PlainTextResponse:

@@ -62,12 +62,14 @@ class Town:
     told: list[str] = field(default_factory=list)
     answer: Callable[[int, random.Random], tuple[int, float]] = lambda version, rng: (200, rng.betavariate(2, 5))
     silent: bool = False
+    rate: int = REQUESTS_A_S
+    lease_s: float = 10
     chance: random.Random = field(default_factory=lambda: random.Random(5))
 
     def controller(self, holder: str = "first", **changes: Any) -> Controller:
         facts: dict[str, Any] = {
             "workspace": self.workspace, "traffic": self.traffic, "collector": Collector(), "aliases": self.registry,
-            "claim": Claim(holder, timeout_s=0.2), "tell": self.told.append, "ready_within_s": 20,
+            "claim": Claim(holder, ttl_s=self.lease_s, timeout_s=0.2), "tell": self.told.append, "ready_within_s": 20,
         }  # fmt: skip
         self.collector = facts["collector"] = changes.pop("collector", facts["collector"])
         return Controller(Surroundings(**{**facts, **changes}))
@@ -82,22 +84,19 @@ class Town:
         assert service is not None
         canary = service.canary if service.canary and service.canary.predictor.name not in self.plane.unready else None
         split = Split(SERVICE, service.salt, canary.percent if canary else 0)
-        for number in range(0 if self.silent else REQUESTS_A_S):
+        for number in range(0 if self.silent else self.rate):
             user = f"u{self.chance.randrange(USERS)}"
             predictor = canary.predictor if canary is not None and split.takes(user) else service.stable
             status, score = self.answer(predictor.version, self.chance)
-            asked = {"instances": [{"entity_id": user}]}
             body = {"predictions": [{"entity_id": user, "score": score, "degraded": None}]} if status == 200 else {"error": "x"}
-            at_us = self.now_us + number * (US_PER_S // REQUESTS_A_S)
-            facts: dict[str, Any] = {"id": f"{self.now_us}-{number}", "service": SERVICE, "revision": predictor.name,
-                                     "content_type": "application/json", "at_us": at_us}  # fmt: skip
-            for logged in (
-                LoggedEvent("request", body=json.dumps(asked).encode(), **facts),
-                LoggedEvent("response", body=json.dumps(body).encode(), status=status, latency_ms=0.5, **facts),
-            ):
-                headers, content = write_event(logged, "http://127.0.0.1")
-                for collector in collectors:
-                    collector.receive({name.lower(): value for name, value in headers.items()}, content)
+            at_us = self.now_us + number * (US_PER_S // self.rate)
+            logged = LoggedEvent(
+                "response", f"{self.now_us}-{number}", at_us, SERVICE, predictor.name, "application/json",
+                json.dumps(body).encode(), status=status, latency_ms=0.5,
+            )  # fmt: skip
+            headers, content = write_event(logged, "http://127.0.0.1")
+            for collector in collectors:
+                collector.receive({name.lower(): value for name, value in headers.items()}, content)
 
     def run(self, *controllers: Controller, seconds: int, until: Callable[[], bool] = lambda: False) -> int:
         """Tick until it is so or the time is over; returns the seconds that went by."""

@@ -1,0 +1,127 @@
+"""A small model that is really exported and served: its score is a smooth function of how many records a user has.
+
+records     = state bytes / 16, from 1 to 50
+finished    = [records, letters of platform]
+score       = 1 / (1 + exp(-(records - 25) / 10)), from 0.08 to 0.92
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import tensorflow as tf
+
+from features import layout
+from features.catalogs import load_catalog
+from features.online.lmdb import LmdbStore
+from features.online.store import Watermark
+from features.partitions import partition_of
+from features.workspace import Workspace
+from models.versions import ModelVersion, NewVersion, register
+
+CATALOG = load_catalog("subscription")
+VIEW = CATALOG.view("subscriber")
+MODEL = "churn"
+AS_OF_US = 1_740_830_340_000_000
+INPUTS = [
+    tf.TensorSpec([None], tf.string, name="state"),
+    tf.TensorSpec([None], tf.int64, name="now"),
+    tf.TensorSpec([None], tf.string, name="plan"),
+    tf.TensorSpec([None], tf.string, name="country"),
+    tf.TensorSpec([None], tf.int64, name="utc_offset_minutes"),
+    tf.TensorSpec([None], tf.string, name="platform"),
+]
+
+
+class SmallModel(tf.Module):
+    """The graph that this module's docstring describes."""
+
+    @tf.function(input_signature=INPUTS)
+    def features(self, state: Any, now: Any, plan: Any, country: Any, utc_offset_minutes: Any, platform: Any) -> dict[str, Any]:
+        records = tf.strings.length(state) // layout.RECORD_BYTES
+        letters = tf.strings.length(platform)
+        unused = tf.cast(tf.strings.length(plan) + tf.strings.length(country), tf.int64) * 0
+        finished = tf.cast(tf.stack([records, letters], axis=1), tf.float32)
+        integers = tf.stack([tf.cast(records, tf.int64) + unused, now, utc_offset_minutes], axis=1)
+        score = tf.sigmoid((finished[:, 0] - 25) / 10)
+        within = tf.stack([score / 4, score], axis=1)
+        return {"integers": integers, "finished": finished, "transformed": finished / 8, "score": score, "within": within}
+
+    @tf.function(input_signature=INPUTS)
+    def score(self, state: Any, now: Any, plan: Any, country: Any, utc_offset_minutes: Any, platform: Any) -> dict[str, Any]:
+        outputs = self.features(state, now, plan, country, utc_offset_minutes, platform)
+        return {"score": outputs["score"], "within": outputs["within"]}
+
+    @tf.function(input_signature=INPUTS)
+    def explain(self, state: Any, now: Any, plan: Any, country: Any, utc_offset_minutes: Any, platform: Any) -> dict[str, Any]:
+        score = self.features(state, now, plan, country, utc_offset_minutes, platform)["score"]
+        return {"contributions": tf.stack([score - 0.5, 0 * score, 0 * score], axis=1), "base": 0 * score + 0.5}
+
+
+def make_workspace(root: Path, *, users: int = 2_000, versions: int = 2) -> Workspace:
+    """A workspace with a filled store and so many equal, blessed versions; the first is champion."""
+    workspace = Workspace(root)
+    workspace.online(VIEW.key).parent.mkdir(parents=True)
+    fill_store(workspace.online(VIEW.key), users)
+    artifacts = root / "artifacts"
+    write_model(artifacts)
+    for _ in range(versions):
+        register_version(workspace, artifacts)
+    return workspace
+
+
+def register_version(workspace: Workspace, artifacts: Path) -> ModelVersion:
+    """The next blessed version with these artifacts."""
+    facts = (VIEW.key, CATALOG.view_hash(VIEW), "small", {"network_auc": 0.8})
+    return register(workspace, NewVersion(MODEL, AS_OF_US, "run-1", True, "beats every baseline", *facts), artifacts)
+
+
+def write_model(folder: Path) -> None:
+    """SavedModel and description."""
+    module = SmallModel()
+    signatures = {"serving_default": module.score, "features": module.features, "explain": module.explain}
+    folder.mkdir(parents=True)
+    tf.saved_model.save(module, str(folder / "saved_model"), signatures=signatures)
+
+    def describe(fields: Any) -> list[dict[str, object]]:
+        return [{"name": field.name, "dtype": field.dtype, "default": field.default} for field in fields]
+
+    description = {
+        "catalog": CATALOG.name,
+        "view": {"name": VIEW.name, "version": VIEW.version, "key": VIEW.key},
+        "view_hash": CATALOG.view_hash(VIEW),
+        "graph_hash": "small",
+        "integer_names": ["records", "now", "offset"],
+        "finished_names": ["records", "letters"],
+        "transformed_names": ["records/8", "letters/8"],
+        "finished_groups": ["sessions", "sessions"],
+        "groups": ["sessions", "offers_shown", "platform"],
+        "delay_buckets_s": [7 * layout.DAY_S, 30 * layout.DAY_S],
+        "profile_fields": describe(CATALOG.profile_fields_of(VIEW)),
+        "request_fields": describe(VIEW.request),
+    }
+    (folder / "model.json").write_bytes(orjson.dumps(description))
+
+
+def fill_store(path: Path, users: int) -> None:
+    """User i has i % 50 + 1 records."""
+    names = [f"u{number:06d}" for number in range(users)]
+    shards = partition_of(names, CATALOG.log_partitions)
+    facts: dict[str, Any] = {"view_key": VIEW.key, "view_hash": CATALOG.view_hash(VIEW)}
+    with LmdbStore.open(path, **facts, partitions=CATALOG.log_partitions, create=True) as store:
+        for shard in range(CATALOG.log_partitions):
+            states = {
+                name: state_of(shard, number % 50 + 1)
+                for number, name in enumerate(names)
+                if shards[number] == shard
+            }  # fmt: skip
+            store.commit(shard, states, {}, Watermark(500, AS_OF_US - 1_000_000, AS_OF_US, 0), expected_previous=-1)
+
+
+def state_of(shard: int, records: int) -> bytes:
+    """A header and ``records`` - 1 tiles, zero but sorted: the model only counts them."""
+    keys = [layout.pack_key(1, "count", layout.DAY_TILES, 0, day) for day in range(1, records)]
+    tiles = b"".join(key.to_bytes(8, "little") + bytes(8) for key in keys)
+    return layout.header_key(shard).to_bytes(8, "little") + bytes(8) + tiles
