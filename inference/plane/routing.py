@@ -1,8 +1,8 @@
 """Which revision answers whom: pure functions.
 
 A sticky split hashes ``service/salt/entity`` into 10,000 buckets; the canary has the lowest ``percent * 100``. So an entity
-that is in the canary at 5 % is in it at 25 %, and a rollout with another salt draws other entities. The hash is BLAKE2b: a CRC
-of two salts of one length differs by a constant, which would draw nearly the same entities again.
+that is in the canary at 5 % is in it at 25 %, and a rollout with another salt draws other entities. The hash is BLAKE2b, whose
+draws under two salts are independent by design; two CRCs of one entity differ by a constant.
 """
 
 from __future__ import annotations

@@ -39,6 +39,6 @@ class PlaneSettings:
     steady_s: float = 60.0
     drain_s: float = 3.0
     stop_timeout_s: float = 15.0
-    keep_alive_s: float = 3.0
+    keep_alive_s: float = 1.0
     events: int = 10_000
     event_bytes: int = 64 * 1024 * 1024

@@ -76,6 +76,25 @@ def test_each_revision_answers_its_users_and_says_so_in_header_body_and_events(u
     assert both["revisions"] == ["stable", "v3"]
 
 
+def test_a_binary_v2_request_passes_through_unchanged(up: Process) -> None:
+    mine = next(f"u{number}" for number in range(200) if in_canary(f"u{number}", 25))
+    tensor = len(mine).to_bytes(4, "little") + mine.encode()
+    now = {"name": "now", "datatype": "INT64", "shape": [1], "data": [1_740_830_400_000_000]}
+    entity = {"name": "entity_id", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(tensor)}}
+    wanted = [{"name": "score", "parameters": {"binary_data": True}}]
+    header = json.dumps({"id": "b1", "inputs": [now, entity], "outputs": wanted}).encode()
+    headers = {"inference-header-content-length": str(len(header)), "content-type": "application/octet-stream"}
+    direct = f"http://127.0.0.1:{up.revision('v3')['port']}"
+    through, straight = (
+        up.http.post(f"{url}/v2/models/churn/infer", content=header + tensor, headers=headers) for url in (up.url, direct)
+    )
+    assert (through.status_code, through.headers["x-plumb-revision"]) == (200, "v3")
+    assert through.content == straight.content
+    assert through.headers["inference-header-content-length"] == straight.headers["inference-header-content-length"]
+    metadata = up.http.get(f"{up.url}/v2/models/churn").json()
+    assert (metadata["name"], "entity_id" in {entry["name"] for entry in metadata["inputs"]}) == ("churn", True)
+
+
 def test_no_request_is_lost_while_weights_move_and_none_is_answered_at_zero(up: Process) -> None:
     with traffic(up.url) as sent:
         for percent in (5, 50, 100, 25):
