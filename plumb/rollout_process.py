@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
 
 from features.errors import StoreUnavailable, explain
+from features.workspace import Workspace
 from plumb.errors import CommandError
 from plumb.instants import now_us
 from plumb.settings import Settings
@@ -64,7 +66,8 @@ def run_controller(settings: Settings, plane: str, course: Course) -> None:
     claim = Claim(f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}", ttl_s=course.lease_s)
     traffic, asked = PlaneTraffic(plane), PlaneTraffic(plane)
     aliases = RegistryAliases(workspace)
-    controller = Controller(Surroundings(workspace, traffic, collector, aliases, claim, tell))
+    around = Surroundings(workspace, traffic, collector, aliases, claim, tell, feature_names=read_feature_names(workspace))
+    controller = Controller(around)
     desk = Desk(workspace, asked, collector, lambda model, version: choose_canary(workspace, model, version).version,
                 now_us, metrics.registry)  # fmt: skip
     with listen(course.port) as listener, serving(build_api(desk), listener):
@@ -79,6 +82,13 @@ def run_controller(settings: Settings, plane: str, course: Course) -> None:
         release(workspace, controller.lease, now_us())
     traffic.close()
     asked.close()
+
+
+def read_feature_names(workspace: Workspace) -> Callable[[str, int], tuple[str, ...]]:
+    """Names of a version's finished features, in the order in which servers log them."""
+    from inference.artifact import read_artifact
+
+    return functools.cache(lambda model, version: read_artifact(workspace.model(model, version)).finished_names)
 
 
 @contextlib.contextmanager

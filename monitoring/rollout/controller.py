@@ -9,7 +9,7 @@ traffic away, because stable is always allowed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -27,11 +27,13 @@ from monitoring.rollout.journal import (
     refuse_command,
 )
 from monitoring.rollout.leader import US_PER_S, Claim, Lease, take
+from monitoring.rollout.observations import Observations
 from monitoring.rollout.placement import RESTORED, STARTED, Placed, arms_of, own_canary, place, targets_of
 from monitoring.rollout.records import Command, Standing, list_pending, list_work, read_snapshot
 from monitoring.rollout.step import Action, Page, Phase, Promote, RollBack, Rollout, Shift, Start, advance
 from monitoring.rollout.track import SHIFTED, Track, begin_track, find_changes, follow, take_snapshot, weigh
 from monitoring.rollout.traffic import Routing, Traffic
+from monitoring.rollout.whole_rows import OVERLAP_US, read_whole_rows
 
 NAMES: Final = {Start: STARTED, Shift: SHIFTED, Promote: "promote", RollBack: "rollback", Page: "page"}
 SELF: Final = "controller"
@@ -59,6 +61,7 @@ class Surroundings:
 
     Attributes:
         ready_within_s: how long a canary may take until its model answers.
+        feature_names: of a model's version, in the order of its logged whole rows; without it features are not judged.
         tell: called with one line whenever something happens that on-call should see.
     """
 
@@ -69,6 +72,7 @@ class Surroundings:
     claim: Claim
     tell: Callable[[str], None]
     ready_within_s: float = 180.0
+    feature_names: Callable[[str, int], tuple[str, ...]] | None = None
 
 
 class Controller:
@@ -149,6 +153,7 @@ class Controller:
         track = self._track(standing)
         collector.watch(facts.service, arms_of(routing, facts), track.state.stage_started_us)
         seen, losses = collector.drain(facts.service, now_us)
+        seen = self._add_features(seen, track, arms_of(routing, facts))
         check = check_collection(f"{facts.service}/canary", losses, now_us)
         weighed, action = weigh(track, seen, (check,), now_us)
         changes = find_changes(track.verdicts, weighed.verdicts)
@@ -160,6 +165,21 @@ class Controller:
         if isinstance(action, steps.Hold):
             return standing
         return self._record(standing, action, SELF, now_us)
+
+    def _add_features(self, seen: Observations, track: Track, arms: Mapping[str, int]) -> Observations:
+        """With the whole rows that servers have logged lately."""
+        names_of, facts = self._around.feature_names, track.standing.facts
+        if names_of is None:
+            return seen
+        since_us = max(track.state.stage_started_us, track.looked_at_us - OVERLAP_US)
+        folder = self._around.workspace.predictions(facts.model)
+        try:
+            names = {version: names_of(facts.model, version) for version in (facts.stable_version, facts.canary_version)}
+            return replace(seen, **vars(read_whole_rows(folder, arms, names, since_us, seen.at_us)))
+        except PlumblineError as error:
+            # Without features nothing is promoted, but harm that the other gates find is not to wait for them.
+            self._say(facts.id, f"rollout {facts.id}: features cannot be judged: {error}")
+            return seen
 
     def _record(self, standing: Standing, action: Action, who: str, now_us: int) -> Standing:
         """Record what ``step`` has decided."""

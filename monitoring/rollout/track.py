@@ -30,6 +30,7 @@ class Track:
         evidence: of the stage.
         verdicts: the last ones.
         kept_at_us: when the control database got the evidence last, UTC microseconds.
+        looked_at_us: when it was judged last; 0 for a controller that has just met it.
     """
 
     standing: Standing
@@ -38,6 +39,7 @@ class Track:
     evidence: Evidence
     verdicts: tuple[Verdict, ...] = ()
     kept_at_us: int = 0
+    looked_at_us: int = 0
 
 
 def begin_track(standing: Standing, snapshot: Snapshot | None) -> Track:
@@ -78,7 +80,7 @@ def weigh(track: Track, seen: Observations, extra: Sequence[Verdict], now_us: in
     evidence = fold(track.evidence, seen)
     subject = f"{track.standing.facts.service}/canary"
     verdicts = (*judge(evidence, track.plan, now_us, subject), *extra)
-    weighed = replace(track, evidence=evidence, verdicts=verdicts)
+    weighed = replace(track, evidence=evidence, verdicts=verdicts, looked_at_us=now_us)
     return weighed, step(track.state, verdicts, track.plan, now_us)
 
 
