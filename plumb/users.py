@@ -114,11 +114,15 @@ def erased(
         return
     table = Table("asked", "complete", "entity", "ids", "who", "why", "removed")
     for request in requests:
-        complete = show_instant(request.completed_us) if request.completed_us else "[yellow]no[/yellow]"
+        complete = _to_the_second(request.completed_us) if request.completed_us else "[yellow]no[/yellow]"
         removed = ", ".join(f"{count:,} {place}" for place, count in sorted(request.counts.items()) if count)
-        asked = show_instant(request.requested_us)
+        asked = _to_the_second(request.requested_us)
         table.add_row(asked, complete, request.entity, f"{len(request.hashes):,}", request.who, request.reason, removed)
     console.print(table)
+
+
+def _to_the_second(time_us: int) -> str:
+    return show_instant(time_us // 1_000_000 * 1_000_000)
 
 
 def _request_table(request: Request, task: Deletion) -> Table:
