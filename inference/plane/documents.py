@@ -28,7 +28,7 @@ class Documents:
         """Read every document in the folder, which is made if there is none.
 
         Raises:
-            DocumentError: a file there is damaged.
+            DocumentError: a file there is damaged, or was written by a release that took other documents.
         """
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,10 @@ class Documents:
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             record = _read_record(path)
             self._stored[path.stem] = record
-            self._services[path.stem] = read_service(record["document"])
+            try:
+                self._services[path.stem] = read_service(record["document"])
+            except DocumentError as error:
+                raise _damaged(path, str(error)) from error
 
     def names(self) -> list[str]:
         """Names of the services, in order."""

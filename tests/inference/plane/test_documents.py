@@ -79,9 +79,10 @@ def test_an_unchanged_file_leaves_a_rollouts_weights_and_a_changed_one_replaces_
     assert "canary" not in read(again)["spec"]
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "churn.json").write_text("{")
-    with pytest.raises(DocumentError, match="stored service is damaged: "):
+@pytest.mark.parametrize("text", ["{", "[]", '{"document": {"kind": "Pod"}, "applied": null}'])
+def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "churn.json").write_text(text)
+    with pytest.raises(DocumentError, match=f"stored service is damaged: {tmp_path}/churn.json"):
         Documents(tmp_path)
 
 
