@@ -62,6 +62,7 @@ class Town:
     told: list[str] = field(default_factory=list)
     answer: Callable[[int, random.Random], tuple[int, float]] = lambda version, rng: (200, rng.betavariate(2, 5))
     silent: bool = False
+    url: str = ""
     rate: int = REQUESTS_A_S
     lease_s: float = 10
     chance: random.Random = field(default_factory=lambda: random.Random(5))
