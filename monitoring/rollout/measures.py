@@ -128,7 +128,7 @@ def _upper_difference(means: Floats, variances: Floats, users: Floats) -> float:
     """Upper bound on canary's mean less stable's.
 
     Each user is one draw of the pseudo-outcome mean1 - mean0 + A (x - mean1) / p - (1 - A)(x - mean0) / (1 - p) (Waudby-Smith
-    et al. 2024, section 3), whose variance is n (v1 / n1 + v0 / n0) of n = n0 + n1 users.
+    et al. 2024, on randomised experiments), whose variance is n (v1 / n1 + v0 / n0) of n = n0 + n1 users.
     """
     if users.min() < 2:
         return math.nan

@@ -59,7 +59,7 @@ def log_wealth_any_shape(counts: npt.NDArray[np.int64], price: float) -> Floats:
     """Log of the wealth of a bet on any difference between bins: counts (..., 2, K) to (...).
 
     In each bin the canary's share q is mixed over Beta(1, 1/p - 1), whose mean is the price: the beta-binomial Bayes factor
-    against q = p, times that of the other bins (Lindon & Malek 2022, section 3, a bin at a time).
+    against q = p, times that of the other bins (Lindon & Malek 2022, a bin at a time).
     """
     stable, canary = counts[..., 0, :], counts[..., 1, :]
     prior_canary, prior_stable = 1.0, 1 / price - 1
@@ -94,7 +94,8 @@ def log_threshold(level: float) -> float:
 def bound(variance: float, count: float, level: float, tuned_for: float) -> float:
     """How far above its estimate a mean may still lie: one-sided asymptotic confidence sequence, valid at every count at once.
 
-    Waudby-Smith et al. 2024, proposition B.1 (the one-sided form of theorem 2.2), with t the count and sigma^2 the variance:
+    The one-sided form of the boundary of Waudby-Smith et al. 2024 (half-normal mixture of exp(lambda S - lambda^2 V / 2), with
+    the tail of the normal distribution below exp(-x^2 / 2) / 2), with t the count and sigma^2 the variance:
 
         sigma sqrt( 2 (t rho^2 + 1) / (t^2 rho^2) log( 1 + sqrt(t rho^2 + 1) / (2 level) ) ),
 
