@@ -1,8 +1,8 @@
 """Feature and score drift from the prediction log: windows of time over rows that servers logged whole.
 
-Requests name entities, so what the model saw of them stands only here. A window begins where the last one of the same revision
-and version ended; it is judged when its time is over and it has enough rows, beside training, beside the same hours of earlier
-weeks, and, for a canary, beside stable.
+Requests name entities, so what the model saw of them stands only here. A window begins with the first row after the last one of
+the same revision and version; it is judged when its time is over and it has enough rows, beside training, beside the same hours
+of earlier weeks, and, for a canary, beside stable. A revision of which no row comes any more is said to be blind once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,7 +26,7 @@ from monitoring.drift.judge import Judgement, Window, judge_window
 from monitoring.drift.predictions import COLUMNS, FeatureNames, read_names, sample_scores, sample_whole_rows
 from monitoring.drift.records import JudgedWindow, record_judgement, write_judged
 from monitoring.drift.reference import STABLE, WEEKS, Reference, read_training_reference
-from monitoring.drift.sample import Sample, concatenate
+from monitoring.drift.sample import Ints, Sample, concatenate
 from monitoring.drift.settings import DriftSettings
 
 PREDICTIONS: Final = "predictions"
@@ -46,6 +47,7 @@ class Group(NamedTuple):
 class _Span:
     start_us: int
     end_us: int
+    empty: bool = False
 
 
 class PredictionWatch:
@@ -64,7 +66,11 @@ class PredictionWatch:
         self._folder = workspace.predictions(model)
         self._names: dict[int, FeatureNames] = {}
         self._training: dict[int, Reference] = {}
-        self._judged_to = self._read_progress()
+        self._window_us = settings.window_s * US_PER_S
+        self._looked_at = -1
+        self._judged_to: dict[Group, int] = {}
+        self._quiet: set[Group] = set()
+        self._read_progress()
 
     def judge_due(self, now_us: int, *, since_us: int = 0) -> Iterator[JudgedWindow]:
         """Judge every window whose time has come; each is on disk when it is given.
@@ -76,15 +82,27 @@ class PredictionWatch:
             EventLogError: the prediction log is damaged.
             DriftError, StoreError: a version's folder lacks its names or its reference.
         """
-        for group, first_us in sorted(self._find_groups(since_us).items()):
-            start_us = self._judged_to.get(group, first_us)
+        slot = (now_us - FLUSH_S * US_PER_S) // self._window_us
+        if slot == self._looked_at:
+            return  # no window has ended since; a look reads all rows since the last one
+        first = self._find_first(since_us)
+        for group in sorted({*first, *self._judged_to} - (self._quiet - set(first))):
+            start_us = max(self._judged_to.get(group, since_us), first.get(group, 0))
+            self._quiet.discard(group)
             while (span := self._next_span(group, start_us, now_us)) is not None:
-                for judgement in self.judge(group, span.start_us, span.end_us):
-                    judged = record_judgement(judgement, self._model, PREDICTIONS, str(group.version))
-                    write_judged(self._workspace.drift_verdicts(), judged)
-                    yield judged
-                start_us = self._judged_to[group] = span.end_us
-                self._write_progress()
+                yield from self._judge_and_write(group, span)
+                start_us = span.end_us
+        self._looked_at = slot
+
+    def _judge_and_write(self, group: Group, span: _Span) -> Iterator[JudgedWindow]:
+        for judgement in self.judge(group, span.start_us, span.end_us):
+            judged = record_judgement(judgement, self._model, PREDICTIONS, str(group.version))
+            write_judged(self._workspace.drift_verdicts(), judged)
+            yield judged
+        self._judged_to[group] = span.end_us
+        if span.empty:
+            self._quiet.add(group)
+        self._write_progress()
 
     def judge(self, group: Group, start_us: int, end_us: int) -> Iterator[Judgement]:
         """One window of a revision beside every reference there is for it."""
@@ -100,49 +118,53 @@ class PredictionWatch:
         for reference in references:
             yield judge_window(window, reference, self._settings)
 
-    def _find_groups(self, since_us: int) -> dict[Group, int]:
-        """Revisions and versions in the log from where each was judged to, each with the start of its first window."""
-        oldest_us = min([*self._judged_to.values(), since_us]) if self._judged_to else since_us
-        window_us = self._settings.window_s * US_PER_S
+    def _find_first(self, since_us: int) -> dict[Group, int]:
+        """Revisions and versions with rows that were not judged, each with the start of the first window that has any."""
+        alive = [to_us for group, to_us in self._judged_to.items() if group not in self._quiet]
+        oldest_us = min([*alive, *([] if self._judged_to else [since_us])], default=max(self._judged_to.values(), default=0))
         first: dict[Group, int] = {}
         for rows in read_predictions(self._folder, since_us=oldest_us, columns=["answered_at", "model_version", "revision"]):
-            table = rows.group_by(["revision", "model_version"]).aggregate([("answered_at", "min")])
+            slots = pc.floor(pc.divide(rows["answered_at"].cast(pa.int64()), self._window_us))
+            table = rows.append_column("slot", slots).group_by(["revision", "model_version", "slot"]).aggregate([])
             for row in table.to_pylist():
-                group = Group(row["revision"], row["model_version"])
-                at_us = round(row["answered_at_min"].timestamp() * US_PER_S) // window_us * window_us
-                first[group] = min(first.get(group, at_us), at_us)
+                group, at_us = Group(row["revision"], row["model_version"]), int(row["slot"]) * self._window_us
+                if at_us >= self._judged_to.get(group, 0):
+                    first[group] = min(first.get(group, at_us), at_us)
         return first
 
     def _next_span(self, group: Group, start_us: int, now_us: int) -> _Span | None:
-        """The window that begins at a time, once it is over: as many times ``window_s`` as its rows need."""
-        window_us, longest_us = self._settings.window_s * US_PER_S, self._settings.longest_window_s * US_PER_S
-        ready_us = now_us - FLUSH_S * US_PER_S
-        if start_us + window_us > ready_us:
+        """The window that begins at a time or with the first row after it, once it is over: as many times ``window_s`` as its
+        rows need. An empty one as long as windows may be, where no row has come at all."""
+        longest_us, ready_us = self._settings.longest_window_s * US_PER_S, now_us - FLUSH_S * US_PER_S
+        slots = min(longest_us, ready_us - start_us) // self._window_us
+        if slots <= 0:
             return None
-        counted = self._count_whole(group, _Span(start_us, min(start_us + longest_us, ready_us)), window_us)
-        rows = 0
-        for number, count in enumerate(counted):
-            rows += count
-            end_us = start_us + (number + 1) * window_us
-            if end_us > ready_us:
-                return None
-            if rows >= self._settings.least_rows or end_us - start_us >= longest_us:
-                return _Span(start_us, end_us)
-        return None
+        counted = self._count_whole(group, _Span(start_us, start_us + slots * self._window_us))
+        filled = np.flatnonzero(counted)
+        if not len(filled):
+            whole = slots * self._window_us >= longest_us
+            return _Span(start_us, start_us + slots * self._window_us, empty=True) if whole else None
+        if filled[0]:
+            return self._next_span(group, start_us + int(filled[0]) * self._window_us, now_us)
+        enough = np.flatnonzero(np.cumsum(counted) >= self._settings.least_rows)
+        if len(enough):
+            return _Span(start_us, start_us + (int(enough[0]) + 1) * self._window_us)
+        end_us = start_us + longest_us
+        return _Span(start_us, end_us) if end_us <= ready_us else None
 
-    def _count_whole(self, group: Group, span: _Span, window_us: int) -> list[int]:
+    def _count_whole(self, group: Group, span: _Span) -> Ints:
         """Different entities that were logged whole first in each window of the span."""
-        entities: dict[str, int] = {}
+        tables = []
         columns = ["answered_at", "model_version", "entity_id", "fields"]
         for rows in self._read_all(span, group.revision, columns):
             chosen = rows.filter(pc.and_(pc.equal(rows["model_version"], group.version), pc.is_valid(rows["fields"])))
-            places = ((at - span.start_us) // window_us for at in chosen["answered_at"].cast(pa.int64()).to_pylist())
-            for entity, place in zip(chosen["entity_id"].to_pylist(), places, strict=True):
-                entities[entity] = min(entities.get(entity, place), place)
-        counts = [0] * -(-(span.end_us - span.start_us) // window_us)
-        for place in entities.values():
-            counts[place] += 1
-        return counts
+            tables.append(chosen.select(["entity_id", "answered_at"]))
+        slots = (span.end_us - span.start_us) // self._window_us
+        if not tables:
+            return np.zeros(slots, np.int64)
+        first = pa.concat_tables(tables).group_by("entity_id").aggregate([("answered_at", "min")])["answered_at_min"]
+        places = (first.cast(pa.int64()).to_numpy() - span.start_us) // self._window_us
+        return np.bincount(places, minlength=slots)
 
     def _samples(self, rows: pa.Table, version: int) -> tuple[Sample, Sample]:
         """What was logged whole, and scores of all rows."""
@@ -197,15 +219,19 @@ class PredictionWatch:
     def _progress(self) -> Path:
         return self._workspace.drift_verdicts() / "progress" / f"{self._model}.json"
 
-    def _read_progress(self) -> dict[Group, int]:
-        if not self._progress.exists():
-            return {}
-        entries = json.loads(self._progress.read_text(encoding="utf-8"))
-        return {Group(entry["revision"], entry["version"]): entry["judged_to_us"] for entry in entries}
+    def _read_progress(self) -> None:
+        if self._progress.exists():
+            for entry in json.loads(self._progress.read_text(encoding="utf-8")):
+                group = Group(entry["revision"], entry["version"])
+                self._judged_to[group] = entry["judged_to_us"]
+                self._quiet |= {group} if entry["quiet"] else set()
 
     def _write_progress(self) -> None:
         self._progress.parent.mkdir(parents=True, exist_ok=True)
-        entries = [{**group._asdict(), "judged_to_us": to_us} for group, to_us in sorted(self._judged_to.items())]
+        entries = [
+            {**group._asdict(), "judged_to_us": to_us, "quiet": group in self._quiet}
+            for group, to_us in sorted(self._judged_to.items())
+        ]
         partial = self._progress.with_name(f"{self._progress.name}.partial")
         partial.write_text(json.dumps(entries, indent=1), encoding="utf-8")
         partial.replace(self._progress)

@@ -85,7 +85,7 @@ def test_binary_and_json_tensors_may_stand_side_by_side():
         b'{"inputs": [{"name": "x", "shape": [3], "datatype": "FP32", "data": [1, 2]}]}',
         b'{"inputs": [{"name": "x", "shape": [-1, -2], "datatype": "FP32", "data": [1, 2]}]}',
         b'{"inputs": [{"name": "x", "shape": [1], "datatype": "BF16", "parameters": {"binary_data_size": 2}}]}\x00\x00',
-        b'{"inputs": [{"name": "x", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 5}}]}\xff\x00\x00\x00a',
+        b'{"inputs": [{"name": "x", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 5}}]}\xff\0\0\0a',
         b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [{"a": 1}]}]}',
         b"[" * 100_000,
     ],
