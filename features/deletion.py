@@ -22,7 +22,7 @@ from features.events import find_markers
 from features.marking import mark_batch_log, mark_live_log
 from features.online.store import OnlineStore
 from features.partitions import partition_of
-from features.purging import purge_dead_letters, purge_events, purge_profiles
+from features.purging import purge_dead_letters, purge_events, purge_profiles, purge_runs
 from features.snapshots import purge_snapshots
 from features.workspace import Workspace
 
@@ -127,6 +127,7 @@ def _purges(task: Deletion, entity_ids: list[str]) -> dict[str, Callable[[], int
     steps: dict[str, Callable[[], int]] = {
         "event log": partial(purge_events, workspace, catalog, entity),
         "snapshots": partial(purge_snapshots, workspace, catalog, entity),
+        "rows of past runs": partial(purge_runs, workspace, entity_ids),
         "dead letters": partial(purge_dead_letters, workspace, entity, entity_ids),
     }
     for profile in (each.name for each in catalog.profiles if each.entity == entity):

@@ -7,12 +7,17 @@ repeated: what is gone is not found again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from datetime import date
+from pathlib import Path
 from typing import Final
 
 import orjson
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from features import delta
@@ -24,6 +29,9 @@ from features.workspace import Workspace
 
 DAYS_A_COMMIT: Final = 31
 """Most (region, ingest_day) folders of a log that are rewritten at one time, in memory."""
+
+ROW_GROUP_ROWS: Final = 50_000
+PARQUET_MAGIC: Final = b"PAR1"
 
 
 def purge_events(workspace: Workspace, catalog: Catalog, entity: str) -> int:
@@ -86,6 +94,30 @@ def purge_dead_letters(workspace: Workspace, entity: str, entity_ids: Collection
         rows, wanted = delta.collect(pl.scan_delta(table), path), frozenset(entity_ids)
         names = [names_any(content, wanted) for content in rows["content"]]
         return _replace_all(table, rows, rows.filter(~(pl.Series(names, dtype=pl.Boolean) & (pl.col("entity") == entity))))
+
+
+def purge_runs(workspace: Workspace, entity_ids: Collection[str]) -> int:
+    """Rewrite what past runs have kept of these entities, training rows and their features; returns how many rows there were.
+
+    Ids are compared alone: an entity of another type that shares the id loses its rows in old runs too.
+    """
+    wanted, gone = pa.array(list(entity_ids), pa.string()), 0
+    folder = workspace.runs()
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if path.is_file() and not path.is_symlink() and _is_parquet(path) and "entity_id" in pq.read_schema(path).names:
+            named = pc.is_in(pq.read_table(path, columns=["entity_id"])["entity_id"], value_set=wanted)
+            if count := pc.sum(named).as_py():
+                partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+                pq.write_table(pq.read_table(path).filter(pc.invert(named)), partial, row_group_size=ROW_GROUP_ROWS)
+                partial.replace(path)
+                gone += count
+    return gone
+
+
+def _is_parquet(path: Path) -> bool:
+    """By its first bytes: artifacts of a pipeline have no suffix."""
+    with path.open("rb") as file:
+        return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
 
 
 def names_any(content: str, wanted: frozenset[str]) -> bool:
