@@ -24,13 +24,15 @@ Ints = NDArray[np.int64]
 CHECKED: Final = "checked"
 ERASED: Final = "erased"
 """The entity was deleted since: its events are gone, so the row cannot be made again."""
+EXPIRED: Final = "expired"
+"""The log has dropped events that the row had not seen the last of: its state is in no snapshot."""
 AHEAD: Final = "not_in_log"
 """The row names an offset that the log at hand does not reach: a log on Kafka that is not compacted so far."""
 STAND_IN: Final = "stand_in"
 """Of the checked: the store gave nothing, so defaults were served and are what the replay expects."""
 PROFILES_UNNAMED: Final = "profiles_unnamed"
 """Of the checked: profile values were of no single fill, so only state and request are compared."""
-STATUSES: Final = (CHECKED, ERASED, AHEAD, STAND_IN, PROFILES_UNNAMED)
+STATUSES: Final = (CHECKED, ERASED, EXPIRED, AHEAD, STAND_IN, PROFILES_UNNAMED)
 
 WHOLE: Final = ("state", "fields", "integers", "finished", "transformed")
 SLIM: Final = tuple(name for name in PREDICTION.names if name not in WHOLE)
@@ -100,14 +102,16 @@ class Served:
         rows, whole_rows = (pa.concat_tables([empty.select(names), *parts]) for names, parts in ((SLIM, slim), (WHOLE, whole)))
         return cls(rows, whole_rows, np.concatenate([np.empty(0, np.int64), *place]))
 
-    def checkable(self, log: CompletePartition, statuses: Counter[str]) -> Served:
+    def checkable(self, log: CompletePartition, partition: int, statuses: Counter[str]) -> Served:
         """Without the rows that cannot be made again, which are counted by the reason."""
         seen_to = self.seen_to
         erased = (_erased_to(self.rows["entity_id"], log.markers) >= seen_to) & (seen_to >= 0)
+        expired = ~erased & (seen_to >= 0) & (seen_to < log.dropped_to(partition))
         ahead = ~erased & (seen_to >= log.end_offset)
         statuses[ERASED] += int(erased.sum())
+        statuses[EXPIRED] += int(expired.sum())
         statuses[AHEAD] += int(ahead.sum())
-        kept = ~erased & ~ahead
+        kept = ~(erased | expired | ahead)
         statuses[CHECKED] += int(kept.sum())
         statuses[STAND_IN] += int((kept & self.stands_in).sum())
         number = np.cumsum(kept) - 1

@@ -202,8 +202,8 @@ def _audit_version(
         if not served.rows.num_rows:
             continue
         ids = served.rows["entity_id"].combine_chunks().unique()
-        log = read_complete(workspace, catalog, view.entity, partition, entity_ids=ids)
-        served = served.checkable(log, statuses)
+        log = read_complete(workspace, catalog, view, partition, entity_ids=ids)
+        served = served.checkable(log, partition, statuses)
         whole += compare_served(builder, served, log, version, tally, statuses)
     return whole
 

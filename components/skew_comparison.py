@@ -17,6 +17,7 @@ from components.served_rows import PROFILES_UNNAMED, Served
 from features.declarations import Catalog, View
 from features.event_log.complete import CompletePartition
 from features.fingerprints import hash_inputs, hash_values
+from features.layout import US_PER_S
 from monitoring import skew
 from monitoring.skew import Places, Tally
 
@@ -43,7 +44,7 @@ def compare_served(
     if not served.rows.num_rows:
         return 0
     ids = served.rows["entity_id"].combine_chunks()
-    states = builder.states(log.events, ids, served.seen_to, served.place.tolist())
+    states = builder.states(log, ids, served.seen_to, served.place.tolist())
     tally.count_rows(skew.STATE, states.hashes != served.rows["state_hash"].to_numpy())
     as_of_us = served.profiles_as_of_us
     named = as_of_us >= 0
@@ -107,17 +108,21 @@ def _compare_whole(builder: RowBuilder, served: Served, rebuilt: _Rebuilt, versi
 def _compare_training(
     builder: RowBuilder, served: Served, log: CompletePartition, version: Version, tally: Tally
 ) -> None:  # fmt: skip
-    """Served features beside those of a training row of the same entity and ``now``."""
-    rows = served.rows.take(pa.array(served.place))
+    """Served features beside those of a training row of the same entity and ``now``; not of times that the log has dropped."""
+    rows, whole = served.rows.take(pa.array(served.place)), served.whole
+    if log.base is not None:
+        known_us = rows["now"].cast(pa.int64()).to_numpy() - version.view.lag_s * US_PER_S
+        told = pa.array(known_us >= log.base.known_from_us)
+        rows, whole = rows.filter(told), whole.filter(told)
+    if not rows.num_rows:
+        return
     places = _places(rows)
     ids, now_us = rows["entity_id"].combine_chunks(), np.array(places.now_us)
-    fields = [orjson.loads(text) for text in served.whole["fields"].to_pylist()]
+    fields = [orjson.loads(text) for text in whole["fields"].to_pylist()]
     request = {field.name: [row[field.name] for row in fields] for field in version.view.request}
-    trained = builder.finish(
-        builder.states_for_training(log.events, ids, now_us), now_us, builder.profiles(ids, now_us) | request
-    )
+    trained = builder.finish(builder.states_for_training(log, ids, now_us), now_us, builder.profiles(ids, now_us) | request)
     names = list(zip(builder.plan.finished_names, builder.plan.finished_groups, strict=True))
-    block = _matrix(served.whole, "finished", len(names), np.float32)
+    block = _matrix(whole, "finished", len(names), np.float32)
     found, _ = skew.compare_blocks(skew.TRAINING, skew.FINISHED, block, trained["finished"], names, places)
     tally.add(found)
 

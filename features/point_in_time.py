@@ -50,16 +50,19 @@ def states_as_known(
     return _states_at(events, catalog, view, wanted, lambda chosen: _known_us(chosen, view))
 
 
-def states_up_to(events: pa.Table, catalog: Catalog, view: View, entity_ids: pa.Array, offsets: Ints) -> pa.LargeBinaryArray:
+def states_up_to(
+    events: pa.Table, catalog: Catalog, view: View, entity_ids: pa.Array, offsets: Ints, base: Base | None = None
+) -> pa.LargeBinaryArray:
     """State bytes of each entity from its events at or before an offset of its log partition, whenever they came.
 
     Args:
         events, catalog, view, entity_ids: as ``states_as_known``; entities of one partition or several.
-        offsets: (n,) log offsets, each of its entity's own partition.
+        offsets: (n,) log offsets, each of its entity's own partition and not before the base's.
+        base: as ``states_as_known``.
     Returns:
         (n,) state bytes in the order given, as a stream had them that had read the log up to there.
     """
-    return _states_at(events, catalog, view, Rows(entity_ids, offsets), lambda chosen: chosen["log_offset"].to_numpy())
+    return _states_at(events, catalog, view, Rows(entity_ids, offsets, base), lambda chosen: chosen["log_offset"].to_numpy())
 
 
 @dataclass(frozen=True)

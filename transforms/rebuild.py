@@ -18,7 +18,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from features.declarations import Catalog, View
+from features.event_log.complete import CompletePartition
 from features.fingerprints import hash_states
+from features.partitions import partition_of
 from features.point_in_time import states_as_known, states_up_to
 from features.profiles import profiles_as_of
 from features.rows import TIME
@@ -63,36 +65,41 @@ class RowBuilder:
         self._finisher = load_finisher(saved_model, self.plan)
         self._windows = WindowGraph(self.plan)
 
-    def states(self, events: pa.Table, entity_ids: pa.Array, seen_to: Ints, wanted: Sequence[int]) -> RebuiltStates:
+    def states(self, log: CompletePartition, entity_ids: pa.Array, seen_to: Ints, wanted: Sequence[int]) -> RebuiltStates:
         """States of n rows of one log partition.
 
         Args:
-            events: the partition's living events, each once.
+            log: all of the partition that can still be read.
             entity_ids: (n,) strings.
-            seen_to: (n,) the offset that each row's shard had been read to; ``NOTHING_SEEN`` for an empty state.
+            seen_to: (n,) the offset that each row's shard had been read to, none of them dropped; ``NOTHING_SEEN`` for an
+                empty state.
             wanted: numbers of the rows whose bytes are returned too.
         """
-        last = _last_events(events, entity_ids, seen_to)
-        distinct, of_row = np.unique(last, return_inverse=True)
+        distinct_ids = entity_ids.unique()
+        codes = pc.index_in(entity_ids, value_set=distinct_ids).to_numpy().astype(np.int64)
+        partition = int(partition_of(distinct_ids.slice(0, 1), self._catalog.log_partitions)[0])
+        last = _last_offsets(log, distinct_ids, codes, seen_to, log.dropped_to(partition))
+        width = int(last.max(initial=0)) + 2
+        # Sorted by entity, so that chunks share few of them.
+        distinct, of_row = np.unique(codes * width + last + 1, return_inverse=True)
+        entity, offset = distinct // width, distinct % width - 1
         hashes = np.repeat(hash_states([b""]), len(distinct))
         kept: dict[int, bytes] = {}
         asked = set(of_row[list(wanted)].tolist())
-        first = int(np.searchsorted(distinct, 0))
-        order = _by_entity(events, distinct[first:]) + first
-        for start in range(0, len(order), STATES_PER_CHUNK):
-            chunk = order[start : start + STATES_PER_CHUNK]
-            named = events.select(["entity_id", "log_offset"]).take(pa.array(distinct[chunk]))
-            ids = named["entity_id"].combine_chunks()
-            mine = events.filter(pc.is_in(events["entity_id"], value_set=ids))
-            states = states_up_to(mine, self._catalog, self._view, ids, named["log_offset"].to_numpy()).to_pylist()
+        present = np.flatnonzero(offset >= 0)
+        for start in range(0, len(present), STATES_PER_CHUNK):
+            chunk = present[start : start + STATES_PER_CHUNK]
+            ids = distinct_ids.take(pa.array(entity[chunk]))
+            mine = log.events.filter(pc.is_in(log.events["entity_id"], value_set=ids))
+            states = states_up_to(mine, self._catalog, self._view, ids, offset[chunk], log.base).to_pylist()
             hashes[chunk] = hash_states(states)
             kept.update((number, state) for number, state in zip(chunk.tolist(), states, strict=True) if number in asked)
         return RebuiltStates(hashes[of_row], {row: kept.get(int(of_row[row]), b"") for row in wanted})
 
-    def states_for_training(self, events: pa.Table, entity_ids: pa.Array, now_us: Ints) -> pa.LargeBinaryArray:
-        """States as the training kernel has them at each row's ``now``."""
-        mine = events.filter(pc.is_in(events["entity_id"], value_set=entity_ids))
-        return states_as_known(mine, self._catalog, self._view, entity_ids, now_us)
+    def states_for_training(self, log: CompletePartition, entity_ids: pa.Array, now_us: Ints) -> pa.LargeBinaryArray:
+        """States as the training kernel has them at each row's ``now``, none of which is before what the log has kept."""
+        mine = log.events.filter(pc.is_in(log.events["entity_id"], value_set=entity_ids))
+        return states_as_known(mine, self._catalog, self._view, entity_ids, now_us, log.base)
 
     def profiles(self, entity_ids: pa.Array, as_of_us: Ints) -> dict[str, pa.Array]:
         """(n,) values of each of the view's profile fields, in its order, as of a time for each row; defaults filled in."""
@@ -122,25 +129,20 @@ class RowBuilder:
         return self._finisher(rows) | {WINDOWS: self._windows.serve(inputs)["integers"].numpy()}
 
 
-def _last_events(events: pa.Table, entity_ids: pa.Array, seen_to: Ints) -> Ints:
-    """Row in ``events`` of each entity's last event at or before an offset; -1 where there is none."""
-    if not events.num_rows:
-        return np.full(len(entity_ids), -1)
-    distinct = entity_ids.unique()
-    codes = pc.index_in(entity_ids, value_set=distinct).to_numpy().astype(np.int64)
-    of_event = pc.fill_null(pc.index_in(events["entity_id"], value_set=distinct), -1).to_numpy().astype(np.int64)
-    offsets = events["log_offset"].to_numpy()
+def _last_offsets(log: CompletePartition, distinct: pa.Array, codes: Ints, seen_to: Ints, dropped_to: int) -> Ints:
+    """(n,) offset of each entity's last event at or before ``seen_to``, or that of the log's base; -1 where nothing was seen.
+
+    Rows that saw the same events get the same offset.
+    """
+    floor = np.where(seen_to >= 0, dropped_to, NOTHING_SEEN)
+    if not log.events.num_rows:
+        return floor
+    of_event = pc.fill_null(pc.index_in(log.events["entity_id"], value_set=distinct), -1).to_numpy().astype(np.int64)
+    offsets = log.events["log_offset"].to_numpy()
     width = int(max(offsets.max(), seen_to.max(initial=0))) + 2
-    place = of_event * width + offsets
-    order = np.argsort(place, kind="stable")
-    found = np.searchsorted(place[order], codes * width + seen_to, side="right") - 1
-    at = order[np.maximum(found, 0)]
-    last: Ints = np.where((found >= 0) & (of_event[at] == codes) & (seen_to >= 0), at, -1)
+    place = np.sort(of_event * width + offsets)
+    found = np.searchsorted(place, codes * width + seen_to, side="right") - 1
+    at = place[np.maximum(found, 0)]
+    seen = (found >= 0) & (at // width == codes) & (seen_to >= 0)
+    last: Ints = np.where(seen, at % width, floor)
     return last
-
-
-def _by_entity(events: pa.Table, rows: Ints) -> Ints:
-    """The order in which rows of one entity stand together, so that chunks share few entities."""
-    ids = events["entity_id"].take(pa.array(rows)).combine_chunks().dictionary_encode()
-    order: Ints = np.argsort(ids.indices.to_numpy(), kind="stable")
-    return order

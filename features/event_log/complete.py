@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.declarations import Catalog
+from features.declarations import Catalog, View
 from features.erasure import Markers, living, read_markers
 from features.event_log.admission import admit
 from features.event_log.compaction import BatchHistory, compacted_to, open_live_log
 from features.events import DEDUPLICATION_HORIZON_S, deduplicate, find_markers, log_heads, read_events
+from features.snapshots import Base, read_base
 from features.workspace import Workspace
 
 
@@ -20,20 +21,26 @@ class CompletePartition:
     """What one partition holds.
 
     Attributes:
-        events: living events by offset, each once, rows of ``rows.event_schema``.
+        events: living events by offset, each once, rows of ``rows.event_schema``; those behind ``base`` where there is one.
+        base: what is left of events that the log has dropped; None where it is whole.
         markers: who was erased, and to where.
         end_offset: events from here on are not in, because they had not come.
     """
 
     events: pa.Table
+    base: Base | None
     markers: Markers
     end_offset: int
 
+    def dropped_to(self, partition: int) -> int:
+        """Offset up to which events are gone for good; -1 where none are."""
+        return -1 if self.base is None else int(self.base.log_offsets[partition])
+
 
 def read_complete(
-    workspace: Workspace, catalog: Catalog, entity: str, partition: int, *, entity_ids: pa.Array | None = None
+    workspace: Workspace, catalog: Catalog, view: View, partition: int, *, entity_ids: pa.Array | None = None
 ) -> CompletePartition:
-    """Read one partition of an entity type's log.
+    """Read one partition of the log of a view's entity type.
 
     A log on Kafka is read as far as it has been compacted.
 
@@ -43,6 +50,7 @@ def read_complete(
     Raises:
         EventLogError: a log is damaged or was written under another contract.
     """
+    entity, base = view.entity, read_base(workspace, catalog, view)
     has_tail = workspace.live_log(entity).exists()
     if has_tail:
         with open_live_log(workspace, catalog, entity) as log:
@@ -62,4 +70,6 @@ def read_complete(
     events = pa.concat_tables([batch, tail.events.cast(batch.schema)])
     if entity_ids is not None:
         events = events.filter(pc.is_in(events["entity_id"], value_set=entity_ids))
-    return CompletePartition(deduplicate(living(events, markers), horizon_s=DEDUPLICATION_HORIZON_S), markers, end)
+    alive = living(events, markers)
+    once = deduplicate(alive, horizon_s=DEDUPLICATION_HORIZON_S) if base is None else base.after(alive)
+    return CompletePartition(once, base, markers, end)

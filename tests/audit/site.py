@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from parity.adversarial import DAY_US, HOUR_US, SPAN_US, START_US, draw_events, to_table
 
+from components.served_rows import Selection
+from components.skew_audit import SkewAudit, audit_skew
 from features.catalogs import load_catalog
 from features.declarations import Catalog, View
 from features.event_log.compaction import BatchHistory, compact, open_live_log
@@ -50,6 +52,7 @@ VIEW = CATALOG.view("subscriber")
 ENTITY = VIEW.entity
 PLATFORMS = ("ios", "android", "web", "an unseen one")
 PARTS = 4
+MEASURED_US = 1_790_000_000_000_000
 FILL_LAG_US = (VIEW.lag_s + 1) * US_PER_S
 
 
@@ -227,3 +230,14 @@ def serve_some(
         inputs = look_up(store, request, server.artifact.profile_fields, VIEW.freshness_sla_s)
         answer = Answer(request, inputs, predictor.predict(inputs.tensors, with_features=False))
         assert log.offer(answer, request_id=f"{reached_us}-{number}", answered_at_us=now_us[0])
+
+
+def make_site(folder: Path, artifacts: Path, **settings: object) -> tuple[Site, int]:
+    """A site with one registered version, and its number."""
+    site = Site(Workspace(folder / "workspace"), **settings)  # type: ignore[arg-type]
+    return site, register_model(site.workspace, artifacts)
+
+
+def audit(site: Site, **selection: object) -> SkewAudit:
+    """The audit of all that the site has served, or of a selection."""
+    return audit_skew(site.workspace, MODEL, Selection(**selection), measured_at_us=MEASURED_US)  # type: ignore[arg-type]

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import shutil
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from zlib import crc32
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-from audit.site import ENTITY, MODEL, PARTS, Site, import_sessions, make_model, register_model, run, serve_imported
+from audit.site import (
+    CATALOG,
+    ENTITY,
+    MEASURED_US,
+    MODEL,
+    PARTS,
+    audit,
+    make_site,
+    run,
+)
+from parity.adversarial import SPAN_US, START_US
 from parity.mutation import mutate
 
-from components.served_rows import CHECKED, Selection
-from components.skew_audit import SkewAudit, audit_skew
-from features import matching, profiles, stream_fold
-from features.workspace import Workspace
-from inference import lookup
-from monitoring.skew import INTEGERS, KINDS, PROFILE, REPLAY, STATE, WINDOWS
-from transforms import materialize, plan
-
-MEASURED_US = 1_790_000_000_000_000
-
-
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model") / "m")
-
-
-def make_site(folder: Path, artifacts: Path, **settings: object) -> tuple[Site, int]:
-    site = Site(Workspace(folder / "workspace"), **settings)  # type: ignore[arg-type]
-    return site, register_model(site.workspace, artifacts)
-
-
-def audit(site: Site, **selection: object) -> SkewAudit:
-    return audit_skew(site.workspace, MODEL, Selection(**selection), measured_at_us=MEASURED_US)  # type: ignore[arg-type]
+from components.served_rows import CHECKED, ERASED, EXPIRED
+from features import stream_fold
+from features.deletion import Deletion, delete_entities
+from features.event_log.compaction import compact, open_live_log
+from features.layout import DAY_S
+from features.predictions import SegmentWriter, read_predictions
+from features.retention import expire_events
+from monitoring.errors import SkewError
+from monitoring.skew import KINDS, STATE, UNNAMED
 
 
 def test_an_honest_run_with_late_repeated_and_refused_events_and_restarts_shows_none(artifacts: Path, tmp_path: Path) -> None:
@@ -44,114 +45,66 @@ def test_an_honest_run_with_late_repeated_and_refused_events_and_restarts_shows_
     assert found.first is None
 
 
-def first_of(found: SkewAudit) -> tuple[str, str]:
-    """Kind and signal of the first difference; the example is one of the run's users."""
-    assert found.mismatches > 0
-    assert found.first is not None
-    assert found.first.example is not None
-    assert found.first.example.entity_id.startswith("user-")
-    return found.first.kind, found.first.signal
-
-
-def test_a_fold_that_counts_duplicates_is_found(artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_users_rows_are_gone_and_those_that_came_meanwhile_are_counted(artifacts: Path, tmp_path: Path) -> None:
     site, version = make_site(tmp_path, artifacts)
+    run(site, version)
+    kept = pa.concat_tables(read_predictions(site.workspace.predictions(MODEL)))
+    opener = partial(open_live_log, site.workspace, CATALOG, ENTITY)
+    task = Deletion(site.workspace, CATALOG, ENTITY, opener, {})
+    delete_entities(task, ["user-1"], who="tester", reason="asked", now_us=MEASURED_US)
+    assert audit(site).rows == kept.num_rows - pc.sum(pc.equal(kept["entity_id"], "user-1")).as_py()
+    # A row that a writer still held while its entity was erased.
+    late = kept.filter(pc.equal(kept["entity_id"], "user-1")).slice(0, 1)
+    with closing(SegmentWriter(site.workspace.predictions(MODEL))) as writer:
+        writer.append(late)
+    found = audit(site)
+    assert found.statuses[ERASED] == 1
+    assert found.mismatches == 0
+
+
+def test_rows_of_before_the_logs_retention_are_counted_and_later_ones_are_checked_from_its_snapshot(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    site, version = make_site(tmp_path, artifacts)
+    run(site, version)
+    total = audit(site).rows
+    with open_live_log(site.workspace, CATALOG, ENTITY) as log:
+        compact(log, site.workspace, CATALOG, ENTITY, now_us=MEASURED_US)
+    keeping = replace(CATALOG, retention_s=tuple((region, 30 * DAY_S) for region in CATALOG.regions))
+    expired = expire_events(site.workspace, keeping, ENTITY, now_us=(START_US + SPAN_US))
+    assert expired.events > 0
+    found = audit(site)
+    assert found.mismatches == 0
+    assert found.statuses[EXPIRED] >= total // 4
+    assert found.statuses[CHECKED] >= total // 4
+    assert found.statuses[EXPIRED] + found.statuses[CHECKED] == total
+
+
+def test_silence_is_no_pass(artifacts: Path, tmp_path: Path) -> None:
+    site, _ = make_site(tmp_path, artifacts)
+    with pytest.raises(SkewError, match="no predictions to audit"):
+        audit(site)
+
+
+def test_hashes_alone_find_what_no_whole_row_shows(artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site, version = make_site(tmp_path, artifacts, whole_rate=0.0)
     with monkeypatch.context() as planted:
         mutate(planted, stream_fold, "drop_repeats", "return repeats.drop(events)", "return events")
         run(site, version)
-    # Sessions are the catalog's first signal and its most frequent event.
-    assert first_of(audit(site)) == (STATE, "sessions")
-
-
-def test_a_missing_value_taken_for_zero_is_found(artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    site, version = make_site(tmp_path, artifacts)
-    with monkeypatch.context() as planted:
-        mutate(planted, matching, "belongs", "mask &= pc.is_valid(events[signal.value]).to_numpy()", "pass")
-        run(site, version)
     found = audit(site)
-    # A sum does not change by a zero, so what shows are tiles that should not be and maxima above negative values.
-    assert first_of(found) == (STATE, "session_time")
-    assert "sessions" not in {name for kind, name in differing(found) if kind == STATE}
+    assert found.whole == 0
+    assert found.mismatched[STATE] > 0
+    assert found.first is not None
+    assert (found.first.kind, found.first.signal) == (STATE, UNNAMED)
 
 
-def test_another_default_for_a_missing_profile_value_is_found(
-    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site, version = make_site(tmp_path, artifacts)
-    with monkeypatch.context() as planted:
-        default = "wanted, default = PYTHON_TYPES[field.dtype], field.default"
-        other = "wanted = PYTHON_TYPES[field.dtype]; default = 'free' if field.name == 'plan' else field.default"
-        mutate(planted, lookup, "_profile_columns", default, other)
-        run(site, version)
-    found = audit(site)
-    assert first_of(found) == (PROFILE, "plan")
-    assert found.mismatched[STATE] == 0
-    assert "served 'free', rebuilt 'unknown'" in str(found.first)
-
-
-def test_a_profile_one_version_behind_is_found(artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    site, version = make_site(tmp_path, artifacts)
-    with monkeypatch.context() as planted:
-        mutate(planted, profiles, "profiles_current", 'keep="last"', 'keep="first"')
-        planted.setattr(materialize, "profiles_current", profiles.profiles_current)
-        run(site, version)
-    found = audit(site)
-    kind, signal = first_of(found)
-    assert kind == PROFILE
-    assert signal in ("plan", "country", "utc_offset_minutes")
-    assert found.mismatched[STATE] == 0
-    assert {name for kind, name in differing(found) if kind == PROFILE} == {"plan", "country", "utc_offset_minutes"}
-
-
-def test_a_unit_changed_in_the_mapping_is_found(artifacts: Path, tmp_path: Path) -> None:
-    site, version = make_site(tmp_path, artifacts)
-    site.workspace.root.mkdir(exist_ok=True)
-    import_sessions(site, 1_000)
-    serve_imported(site, version)
-    assert audit(site).mismatches == 0
-    shutil.rmtree(site.workspace.events(ENTITY))
-    import_sessions(site, 1)
-    found = audit(site)
-    assert first_of(found) == (STATE, "session_time")
-    assert {name for kind, name in differing(found) if kind == STATE} == {"session_time"}
-
-
-@pytest.fixture(scope="module")
-def off_by_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose graph, from fitting on, has windows of one signal one tile too long."""
-    plain = "window_s // resolution.period_s if resolution.period_s else 1"
-    longer = "window_s // resolution.period_s + (signal.name == 'offers_shown') if resolution.period_s else 1"
-    of_feature = longer.replace("signal.name", "feature.signal.name")
-    with pytest.MonkeyPatch.context() as planted:
-        mutate(planted, plan, "_windows_by_series", plain, longer)
-        mutate(planted, plan, "_place_of", f"feature.{plain}", f"feature.{of_feature}")
-        return make_model(tmp_path_factory.mktemp("off-by-one") / "m")
-
-
-def test_a_window_off_by_one_tile_is_found_though_training_and_serving_agree_on_it(off_by_one: Path, tmp_path: Path) -> None:
-    site, version = make_site(tmp_path, off_by_one)
-    run(site, version)
-    found = audit(site)
-    assert first_of(found) == (WINDOWS, "offers_shown")
-    assert found.mismatched[STATE] == found.mismatched[INTEGERS] == 0
-    assert differing(found) == {(WINDOWS, "offers_shown")}
-
-
-def test_rows_of_another_graph_than_the_registered_one_are_found(artifacts: Path, off_by_one: Path, tmp_path: Path) -> None:
-    """Rows served by the one model, its folder overwritten by the other."""
+def test_a_share_of_users_is_audited_with_all_their_rows(artifacts: Path, tmp_path: Path) -> None:
     site, version = make_site(tmp_path, artifacts)
     run(site, version)
-    folder = site.workspace.model(MODEL, version) / "saved_model"
-    shutil.rmtree(folder)
-    shutil.copytree(off_by_one / "saved_model", folder)
-    found = audit(site)
-    assert first_of(found) == (INTEGERS, "offers_shown")
-    assert found.mismatched[STATE] == found.mismatched[WINDOWS] == 0
-
-
-def differing(found: SkewAudit) -> set[tuple[str, str]]:
-    """(kind, signal) of every difference to the replay."""
-    return {
-        (row["kind"], row["signal"])
-        for row in found.differences.to_pylist()
-        if row["differing"] and row["comparison"] == REPLAY
-    }
+    rows = pa.concat_tables(read_predictions(site.workspace.predictions(MODEL), columns=["entity_id"]))
+    counts = {entry["values"]: entry["counts"] for entry in rows["entity_id"].value_counts().to_pylist()}
+    some = audit(site, rate=0.5)
+    assert 0 < some.rows < rows.num_rows
+    assert some.mismatches == 0
+    names = [name for name in counts if crc32(b"audit" + name.encode()) < 2**31]
+    assert some.rows == sum(counts[name] for name in names)
