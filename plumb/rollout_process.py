@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 STOP_TIMEOUT_S = 10.0
+BACKLOG = 1_024
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Course:
         port: for events and the HTTP API, on 127.0.0.1; 0 takes a free one.
         tick_s: seconds between two looks.
         lease_s: seconds for which it holds the lease at a time.
+        ready_within_s: seconds that a canary's model may take until it answers.
         most_rows: requests kept between two looks.
     """
 
     port: int
     tick_s: float
     lease_s: float
+    ready_within_s: float
     most_rows: int
 
 
@@ -66,7 +69,9 @@ def run_controller(settings: Settings, plane: str, course: Course) -> None:
     claim = Claim(f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}", ttl_s=course.lease_s)
     traffic, asked = PlaneTraffic(plane), PlaneTraffic(plane)
     aliases = RegistryAliases(workspace)
-    around = Surroundings(workspace, traffic, collector, aliases, claim, tell, feature_names=read_feature_names(workspace))
+    around = Surroundings(
+        workspace, traffic, collector, aliases, claim, tell, course.ready_within_s, read_feature_names(workspace)
+    )
     controller = Controller(around)
     desk = Desk(workspace, asked, collector, lambda model, version: choose_canary(workspace, model, version).version,
                 now_us, metrics.registry)  # fmt: skip
@@ -102,6 +107,7 @@ def listen(port: int) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((LOOPBACK, port))
+            listener.listen(BACKLOG)  # who asks before the server runs waits for it
         except OSError as error:
             raise CommandError(
                 explain("port cannot be bound", which=f"{LOOPBACK}:{port}", expected="a free port", got=str(error),

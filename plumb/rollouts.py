@@ -35,6 +35,7 @@ DEFAULT_PORT = 8002
 WAIT_POLL_S = 0.2
 PORT_HELP = "Port on 127.0.0.1 for events and the HTTP API; 0 takes a free one."
 LEASE_HELP = "Seconds after which another controller may take over."
+READY_HELP = "Seconds that a canary's model may take until it answers; then it is taken off."
 ROWS_HELP = "Most requests kept between two looks; more are dropped."
 PLAN_HELP = "YAML with stages and gates; 5, 25 and 50 % where not given."
 WAIT_HELP = "Seconds to wait until the controller has done it."
@@ -152,12 +153,13 @@ for _action, _help in {
 
 
 @app.command("run")
-def run(
+def run(  # noqa: PLR0913 - one argument an option
     ctx: typer.Context,
     plane: PlaneOption = None,
     port: Annotated[int, typer.Option(help=PORT_HELP)] = DEFAULT_PORT,
     tick_s: Annotated[float, typer.Option("--tick", min=0.1, help="Seconds between two looks.")] = 1.0,
     lease_s: Annotated[float, typer.Option("--lease", min=1, help=LEASE_HELP)] = 10.0,
+    ready_within_s: Annotated[float, typer.Option("--ready-within", min=1, help=READY_HELP)] = 180.0,
     most_rows: Annotated[int, typer.Option(min=1_000, help=ROWS_HELP)] = 200_000,
 ) -> None:
     """Run the controller of rollouts until stopped. Of several on one control database, one acts and the others stand by."""
@@ -165,7 +167,8 @@ def run(
 
     settings: Settings = ctx.obj
     url = plane or find_plane(settings)
-    run_controller(settings, url, Course(port=port, tick_s=tick_s, lease_s=lease_s, most_rows=most_rows))
+    course = Course(port=port, tick_s=tick_s, lease_s=lease_s, ready_within_s=ready_within_s, most_rows=most_rows)
+    run_controller(settings, url, course)
 
 
 def read_plan_file(path: Path | None) -> Plan:

@@ -188,7 +188,7 @@ def list_work(workspace: Workspace, timeout_s: float = READ_TIMEOUT_S) -> list[S
 
 
 def list_pending(workspace: Workspace, timeout_s: float = READ_TIMEOUT_S) -> list[tuple[Command, Standing]]:
-    """Commands that are not done, in the order in which they came."""
+    """The oldest command of each rollout that is not done: a later one is about what that one makes of it."""
     if is_absent(workspace):
         return []
     with open_session(workspace, SCHEMA, timeout_s=timeout_s) as session:
@@ -197,7 +197,8 @@ def list_pending(workspace: Workspace, timeout_s: float = READ_TIMEOUT_S) -> lis
         if not commands:
             return []
         standings = {row.id: Standing(as_facts(row), as_step(step)) for row, step in session.execute(_standings())}
-    return [(command, standings[command.rollout_id]) for command in commands]
+    oldest = {command.rollout_id: command for command in reversed(commands)}
+    return [(command, standings[number]) for number, command in sorted(oldest.items())]
 
 
 def read_snapshot(workspace: Workspace, rollout_id: int) -> Snapshot | None:

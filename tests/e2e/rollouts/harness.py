@@ -23,7 +23,8 @@ from planes.harness import ROOT, Process, plumb_up, service
 from services.servers import free_port, process_environment
 
 PLUMB = [sys.executable, "-c", "from plumb.app import main; main()"]
-WAIT_S = 180
+WAIT_S = 600
+"""A server loads for ten seconds of CPU, which a busy machine may take minutes for."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,16 @@ def start_controller(
 ) -> subprocess.Popen[str]:
     """``plumb rollouts run``; the caller ends it."""
     command = [*PLUMB, "--workspace", str(place.workspace), "rollouts", "run", "--plane", place.plane.admin]
-    command += ["--port", str(place.port if port is None else port), "--tick", str(tick_s), "--lease", str(lease_s)]
+    command += [
+        "--port",
+        str(place.port if port is None else port),
+        "--tick",
+        str(tick_s),
+        "--lease",
+        str(lease_s),
+        "--ready-within",
+        "600",
+    ]
     with place.log.open("a") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=process_environment(), stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None
