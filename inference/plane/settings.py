@@ -29,7 +29,7 @@ class PlaneSettings:
     port: int = 8000
     admin_port: int = 8001
     max_body_bytes: int = 64 * 1024 * 1024
-    start_timeout_s: float = 180.0
+    start_timeout_s: float = 300.0
     probe_interval_s: float = 1.0
     probe_timeout_s: float = 2.0
     probe_failures: int = 3

@@ -52,7 +52,7 @@ def services(received: Sink, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def up(two_versions: Path, services: Path) -> Iterator[Process]:
     with plumb_up(two_versions, "--service", str(services)) as running:
-        running.until_ready("stable", "v3", timeout_s=180)
+        running.until_ready("stable", "v3", timeout_s=400)
         yield running
 
 
@@ -121,7 +121,7 @@ def test_no_request_is_lost_when_the_canarys_process_is_killed(up: Process) -> N
         up.until(lambda: up.revision("v3")["restarts"] > restarts)
         time.sleep(0.5)
         assert up.get()["status"]["canaryStatuses"] == [{"name": "v3", "ready": False, "trafficPercent": 50}]
-        up.until_ready("v3", timeout_s=180)
+        up.until_ready("v3", timeout_s=400)
         time.sleep(0.5)
     assert sent.codes == {200}
     assert "v3" in {revision for _, _, revision in sent.answers[-40:]}
@@ -162,7 +162,7 @@ def test_a_killed_plane_takes_its_servers_along_and_comes_back_at_the_same_weigh
         time.sleep(0.1)
     with plumb_up(two_versions, "--service", str(services)) as again:
         assert again.get()["status"]["canaryStatuses"] == [{"name": "v1", "ready": False, "trafficPercent": 40}]
-        again.until_ready("v3", timeout_s=180)
+        again.until_ready("v3", timeout_s=400)
         assert again.predict("u1").headers["x-plumb-revision"] in ("v3", "v1")
         second = plumb(two_versions, "up", "--port", "0", "--admin-port", "0")
         assert second.returncode == 2
