@@ -68,7 +68,7 @@ def delete_entities(task: Deletion, entity_ids: list[str], *, who: str, reason: 
     for place, purge in _purges(task, entity_ids).items():
         steps.attempt(place, purge)
     if task.open_log is not None:
-        _drop_live(task, entity_ids, steps)
+        steps.attempt("live log files", partial(_drop_live, task, task.open_log, entity_ids, steps.wait_for))
     return steps.finish(now_us)
 
 
@@ -138,26 +138,26 @@ def _purges(task: Deletion, entity_ids: list[str]) -> dict[str, Callable[[], int
     return steps
 
 
-def _drop_live(task: Deletion, entity_ids: list[str], steps: _Steps) -> None:
+def _drop_live(
+    task: Deletion, open_log: Callable[[], EventLog], entity_ids: list[str], wait_for: Callable[[str], None]
+) -> int:  # fmt: skip
     """Drop the live log's files up to the markers, once every stream has read so far and the batch log has the rest."""
-    if task.open_log is None:
-        return
-    with task.open_log() as log:
+    dropped = 0
+    with open_log() as log:
         if not isinstance(log, FileLog):
-            return
+            return 0
         markers = find_markers(task.workspace, task.catalog, task.entity).of(entity_ids)
         names, offsets = markers.entity_ids, markers.last["erased_to"].to_list()
-        dropped = 0
         for partition, before in _furthest(partition_of(names, log.partitions).tolist(), offsets).items():
             if log.start_offset(partition) >= before:
                 continue
             behind = [] if compacted_to(log, task.workspace, task.catalog, task.entity, partition) > before else ["compaction"]
             behind += [name for name, open_store in task.stores.items() if _reached(open_store, partition) < before]
             if behind:
-                steps.wait_for(f"live log, partition {partition}: {', '.join(behind)} must read to offset {before} first")
+                wait_for(f"live log, partition {partition}: {', '.join(behind)} must read to offset {before} first")
             else:
                 dropped += log.drop_segments(partition, before)
-        steps.count("live log files", dropped)
+    return dropped
 
 
 def _furthest(partitions: list[int], offsets: list[int]) -> dict[int, int]:

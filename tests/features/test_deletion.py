@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import uuid
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from features.deletion_records import DeletionRecords, Request
 from features.erasure import ERASED, REASON
 from features.errors import EventLogError, TemporaryError
 from features.event_log.compaction import BatchHistory, compact, open_live_log
-from features.event_log.files import FileLog
+from features.event_log.kafka import KafkaLog
+from features.event_log.port import EventLog
 from features.events import append_events, find_markers, read_events
 from features.importing import Report, import_files, prepare_import
 from features.online.addresses import ViewVersion, open_store
@@ -249,13 +251,13 @@ def test_rows_of_past_runs_go_too(workspace: Workspace) -> None:
     assert sorted(each.name for each in path.parent.iterdir()) == ["rows", "run.json"]
 
 
-def append_live(log: FileLog, name: str, day: int, *, at_day: int | None = None) -> None:
+def append_live(log: EventLog, name: str, day: int, *, at_day: int | None = None) -> None:
     sent = sessions(name, [day]).drop_columns(["ingest_time"])
     place = int(partition_of([name], CATALOG.log_partitions)[0])
     log.append(place, sent, now_us=THEN_US + (at_day or day) * DAY_US)
 
 
-def follow(workspace: Workspace, log: FileLog, address: str) -> dict[str, int]:
+def follow(workspace: Workspace, log: EventLog, address: str) -> dict[str, int]:
     """Fold what there is; returns what was refused."""
     refused: dict[str, int] = {}
     with open_store(address, VERSION, create=True) as store:
@@ -294,6 +296,28 @@ def test_a_stream_beside_it_drops_the_user_and_the_log_files_go_once_it_has_pass
     fill(workspace, batch, as_of_us=NOW_US + 99 * DAY_US)
     for name in ("u1", V1):
         assert state_of(address, name)[0] == state_of(batch, name)[0] != b""
+
+
+def test_a_user_is_deleted_in_a_topic_which_keeps_its_events_and_tells_nobody(kafka_server: str, tmp_path: Path) -> None:
+    workspace, topic = Workspace(tmp_path / "workspace"), uuid.uuid4().hex
+    address = str(workspace.online(VIEW.key))
+    open_topic = partial(KafkaLog.create, kafka_server, topic, CATALOG.log_partitions, stamped_by="writer")
+    stores = {"lmdb": partial(open_store, address, VERSION, create=True)}
+    with open_topic() as log:
+        for name in ("u1", V1):
+            append_live(log, name, 1)
+        follow(workspace, log, address)
+    done = delete(Deletion(workspace, CATALOG, "user", open_topic, stores), "u1")
+    assert (done.waiting, done.counts["markers"], done.counts["event log"]) == ([], 1, 1)
+    assert names_in_log(workspace) == {V1}
+    with open_topic() as log:
+        append_live(log, "u1", 2, at_day=50)
+        assert follow(workspace, log, address) == {REASON: 1}
+        # A store that begins with the topic meets the events and, behind them, the marker.
+        follow(workspace, log, str(tmp_path / "anew"))
+    for store in (address, str(tmp_path / "anew")):
+        assert state_of(store, "u1") == (b"", None)
+        assert state_of(store, V1)[0]
 
 
 def test_a_producer_that_holds_the_log_is_named_and_nobody_is_deleted_yet(tmp_path: Path) -> None:
