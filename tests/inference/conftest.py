@@ -100,6 +100,11 @@ class TinyModel(tf.Module):
         contributions = tf.stack([(records - 1) / 8, tf.zeros_like(records), letters / 1024], axis=1)
         return {"contributions": contributions, "base": tf.ones_like(records) / 8}
 
+    @tf.function(input_signature=[*features.input_signature, tf.TensorSpec([None], tf.int64, name="owner")])
+    def candidates(self, state, now, plan, country, utc_offset_minutes, platform, owner):
+        own = (tf.gather(values, owner) for values in (state, now, plan, country, utc_offset_minutes))
+        return self.score(*own, platform)
+
 
 def describe_model() -> dict[str, object]:
     def describe(fields: object) -> list[dict[str, object]]:
@@ -124,7 +129,12 @@ def describe_model() -> dict[str, object]:
 def write_model(folder: Path) -> Path:
     folder.mkdir(parents=True)
     module = TinyModel()
-    signatures = {"serving_default": module.score, "features": module.features, "explain": module.explain}
+    signatures = {
+        "serving_default": module.score,
+        "features": module.features,
+        "explain": module.explain,
+        "candidates": module.candidates,
+    }
     tf.saved_model.save(module, str(folder / "saved_model"), signatures=signatures)
     (folder / "model.json").write_bytes(orjson.dumps(describe_model()))
     return folder
