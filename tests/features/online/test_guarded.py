@@ -12,7 +12,7 @@ from features.errors import StoreUnavailable
 from features.online.breaker import CLOSED, HALF_OPEN, OPEN
 from features.online.guarded import GuardedStore, Limits
 from features.online.lmdb import LmdbStore
-from features.online.store import Lookup, Watermark
+from features.online.store import MIXED, Lookup, Watermark
 
 SECOND = 1_000_000
 NAMES = ("a", "b", "c")
@@ -162,3 +162,14 @@ def test_cached_entities_are_whole_while_the_others_stand_in(store: LmdbStore) -
     bench.wire.cut = True
     assert bench.guarded.get_many(["a", "b"]).degraded == [None, "store_unavailable_defaults"]
     assert bench.guarded.breaker.state != HALF_OPEN
+
+
+def test_values_of_two_fills_name_no_single_time_of_their_profiles(store: LmdbStore) -> None:
+    cached = Bench(store, cache_ttl_s=10.0)
+    for offset, as_of_us in ((1, 500), (2, 900)):
+        mark = store.watermark(0)
+        after = Watermark(offset, offset, offset, mark.epoch, profiles_as_of_us=as_of_us)
+        store.commit(0, {}, dict.fromkeys(NAMES, b"{}"), after, expected_previous=mark.log_offset)
+        read = cached.guarded.get_many(["a"] if offset == 1 else ["a", "b"])
+    assert store.get_many(["a"]).watermarks[0].profiles_as_of_us == 900
+    assert read.watermarks[0].profiles_as_of_us == MIXED
