@@ -16,13 +16,13 @@ import numpy.typing as npt
 from monitoring.rollout.histograms import MAX_SLICES, Histograms, count_users, forget_users, open_histograms
 from monitoring.rollout.observations import CANARY, Observations
 from monitoring.rollout.outcomes import Outcomes, fold_labels, open_outcomes
+from monitoring.rollout.pace import Pace, fold_pace, open_pace
 from monitoring.rollout.panels import Panel, admit, open_panel
 from monitoring.rollout.plan import Plan
 from monitoring.rollout.spans import Spans, fold_spans, open_spans
 
 REFERENCE_USERS: Final = 256
 REFERENCE_ROWS: Final = 128
-SLOW_QUANTILE: Final = 0.90
 RECENT_REQUESTS: Final = 1_000.0
 """Canary requests over which recent rates are averaged; stable's span the same time."""
 SLICES: Final = MAX_SLICES + 1
@@ -57,8 +57,9 @@ class Evidence:
     """Of one stage, except ``outcomes``, which go through all. Pairs are (stable, canary).
 
     ``seen_us`` is the end of the last tick with a request of each revision. ``requests`` (slices, 2) counts requests,
-    ``recent`` (2,) discounted ones, ``spans`` says whether harm lasts, ``firsts`` bins each user's first score and latency,
-    ``moments`` (2, 10) sums over first requests, ``rows`` bins the features of each user's first whole row.
+    ``recent`` (2,) discounted ones, ``spans`` says whether harm lasts and ``pace`` what is slow, ``firsts`` bins each user's
+    first score and latency, ``moments`` (2, 10) sums over first requests, ``rows`` bins the features of each user's first
+    whole row.
     """
 
     stage: int
@@ -67,6 +68,7 @@ class Evidence:
     seen_us: tuple[int, int]
     requests: Ints
     recent: Floats
+    pace: Pace
     firsts: Histograms
     moments: Floats
     tallies: Mapping[str, Tally]
@@ -78,11 +80,6 @@ class Evidence:
     def price(self) -> float:
         """The canary's share of users, the price of every bet."""
         return self.percent / 100
-
-    @property
-    def slow_over_s(self) -> float:
-        """Seconds that 90 % of stable's first users did not have to wait."""
-        return float(np.nanquantile(self.firsts.reference[:, 1], SLOW_QUANTILE))
 
     def moment(self, name: str) -> Floats:
         """One of ``MOMENTS``: (2,)."""
@@ -98,6 +95,7 @@ def begin(plan: Plan, now_us: int = 0) -> Evidence:
         seen_us=(now_us, now_us),
         requests=np.zeros((SLICES, 2), np.int64),
         recent=np.zeros(2),
+        pace=open_pace(),
         firsts=open_histograms(("score", "latency_s"), REFERENCE_USERS, SLICES),
         moments=np.zeros((2, len(MOMENTS))),
         tallies={name: _open_tally() for name in EVENTS},
@@ -114,6 +112,7 @@ def enter_stage(evidence: Evidence, plan: Plan, stage: int, now_us: int) -> Evid
         fresh,
         stage=stage,
         percent=plan.stages[stage].percent,
+        pace=evidence.pace,
         firsts=forget_users(evidence.firsts),
         rows=forget_users(evidence.rows),
         outcomes=evidence.outcomes,
@@ -138,10 +137,10 @@ def _fold_requests(evidence: Evidence, seen: Observations) -> Evidence:
     values[seen.failed] = np.nan
     leads = seen.leads
     values[~leads, 1] = np.nan
-    firsts, positions, start = count_users(evidence.firsts, values, seen.arm, seen.entity, seen.slice_code)
-    evidence = replace(evidence, firsts=firsts)
-    timed = leads & (np.arange(len(seen)) >= start)
-    slow = timed & (values[:, 1] > evidence.slow_over_s) if firsts.ready else np.zeros(len(seen), np.bool_)
+    firsts, positions = count_users(evidence.firsts, values, seen.arm, seen.entity, seen.slice_code)
+    pace, limits_s = fold_pace(evidence.pace, seen.arm[leads], values[leads, 1])
+    timed, slow = np.zeros(len(seen), np.bool_), np.zeros(len(seen), np.bool_)
+    timed[leads], slow[leads] = ~np.isnan(limits_s), values[leads, 1] > limits_s
     happened = {"errors": seen.failed & leads, "degraded": ~seen.failed & seen.degraded & leads, "latency": slow}
     last_us = np.where(np.bincount(seen.arm, minlength=2) > 0, seen.at_us, evidence.seen_us)
     weights, kept = _discounts(seen.arm[leads], evidence.price)
@@ -153,6 +152,8 @@ def _fold_requests(evidence: Evidence, seen: Observations) -> Evidence:
         seen_us=(int(last_us[0]), int(last_us[1])),
         requests=evidence.requests + _by_slice(seen.arm[leads], seen.slice_code[leads]),
         recent=evidence.recent * kept + np.bincount(seen.arm, spread, minlength=2),
+        firsts=firsts,
+        pace=pace,
         moments=evidence.moments + _sum_firsts(seen, positions, (leads, timed, slow)),
         tallies={name: _fold_event(tally, seen, happened[name], (spread, kept)) for name, tally in evidence.tallies.items()},
         spans=fold_spans(evidence.spans, seen.arm[timed], lasting),
@@ -175,7 +176,7 @@ def _fold_rows(evidence: Evidence, seen: Observations) -> Evidence:
     rows = evidence.rows if evidence.rows.names else open_histograms(seen.feature_names, REFERENCE_ROWS)
     columns = [seen.feature_names.index(name) for name in rows.names]
     values = seen.features[:, columns].astype(np.float64)
-    rows, _, _ = count_users(rows, values, seen.feature_arm, seen.feature_entity)
+    rows, _ = count_users(rows, values, seen.feature_arm, seen.feature_entity)
     return replace(evidence, rows=rows)
 
 

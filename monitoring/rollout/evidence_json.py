@@ -14,10 +14,13 @@ import numpy as np
 from monitoring.rollout.evidence import Evidence, Tally
 from monitoring.rollout.histograms import Histograms
 from monitoring.rollout.outcomes import Outcomes
+from monitoring.rollout.pace import Pace
 from monitoring.rollout.spans import Spans
 
 FORMAT: Final = 1
-_TYPES: Final[dict[str, Callable[..., Any]]] = {kind.__name__: kind for kind in (Evidence, Tally, Histograms, Outcomes, Spans)}
+_TYPES: Final[dict[str, Callable[..., Any]]] = {
+    kind.__name__: kind for kind in (Evidence, Tally, Histograms, Outcomes, Pace, Spans)
+}
 
 
 def write_evidence(evidence: Evidence) -> str:

@@ -87,11 +87,8 @@ def count_users(
     arm: npt.NDArray[np.int8],
     entity: npt.NDArray[np.int64],
     slice_code: npt.NDArray[np.int16] | None = None,
-) -> tuple[Histograms, Ints, int]:
-    """Count each user's first row: values (n, F).
-
-    Returns the histograms, the positions of first rows, and the position from which the bins were set (n: not yet).
-    """
+) -> tuple[Histograms, Ints]:
+    """Count each user's first row, once the bins are set: values (n, F). Also the positions of first rows."""
     panel, firsts = admit(histograms.panel, entity)
     histograms = replace(histograms, panel=panel)
     start = 0
@@ -108,7 +105,7 @@ def count_users(
         codes = np.zeros(len(counted), np.int64) if slice_code is None else slice_code[counted].astype(np.int64)
         added = _tabulate(find_bins(histograms, values[counted]), arm[counted].astype(np.int64), codes, len(histograms.counts))
         histograms = replace(histograms, counts=histograms.counts + added)
-    return histograms, firsts, start
+    return histograms, firsts
 
 
 def find_bins(histograms: Histograms, values: Floats) -> Ints:

@@ -12,7 +12,7 @@ from monitoring.verdicts import Severity
 
 MEASURES: Final = {
     "errors": "share of requests that failed, canary less stable",
-    "latency": "share of requests slower than 90 % of stable's first ones, canary less stable",
+    "latency": "share of requests slower than twice stable's median of the moment, canary less stable",
     "degraded": "share of answers given without the store, canary less stable",
     "score": "largest difference in the share of scores in any range",
     "features": "largest difference in the share of a feature's values in any range, missing ones included",

@@ -54,6 +54,7 @@ def test_however_requests_are_cut_into_ticks_the_evidence_is_the_same(places):
         assert getattr(in_parts, name) == pytest.approx(getattr(at_once, name))
     assert (in_parts.firsts.counts == at_once.firsts.counts).all()
     assert (in_parts.spans.worse == at_once.spans.worse).all()
+    assert (in_parts.pace.medians == at_once.pace.medians).all()
     for name, tally in at_once.tallies.items():
         assert (in_parts.tallies[name].users == tally.users).all()
         assert (in_parts.tallies[name].events == tally.events).all()
@@ -149,8 +150,8 @@ def test_bins_are_eighths_of_the_reference_or_single_values_and_say_what_is_new(
     # 16 users of stable with values 0..15 (more than 12 distinct: eighths) and 0/1 (categorical) set the bins.
     histograms = open_histograms(("amount", "flag"), 16)
     values = np.stack([np.arange(16.0), np.arange(16.0) % 2], axis=1)
-    histograms, firsts, start = count_users(histograms, values, np.zeros(16, np.int8), np.arange(16, dtype=np.int64))
-    assert (len(firsts), start, histograms.ready) == (16, 16, True)
+    histograms, firsts = count_users(histograms, values, np.zeros(16, np.int8), np.arange(16, dtype=np.int64))
+    assert (len(firsts), histograms.ready) == (16, True)
     assert histograms.categorical.tolist() == [False, True]
     probes = np.array([[0.0, 0.0], [7.4, 1.0], [15.0, 0.5], [15.1, 2.0], [-1.0, np.nan], [np.nan, 1.0]])
     # The cut points are 15/8, 30/8, ... 105/8 = 13.125; 7.4 lies below the fourth, 7.5.
@@ -164,15 +165,15 @@ def test_bins_are_eighths_of_the_reference_or_single_values_and_say_what_is_new(
 def test_users_of_the_reference_are_not_counted_again():
     histograms = open_histograms(("amount",), 4)
     users, stable = np.arange(4, dtype=np.int64), np.zeros(4, np.int8)
-    histograms, _, _ = count_users(histograms, np.arange(4.0)[:, None], stable, users)
-    histograms, firsts, _ = count_users(histograms, np.arange(4.0)[:, None], stable, users)
+    histograms, _ = count_users(histograms, np.arange(4.0)[:, None], stable, users)
+    histograms, firsts = count_users(histograms, np.arange(4.0)[:, None], stable, users)
     assert not len(firsts)
-    histograms, _, _ = count_users(histograms, np.zeros((1, 1)), np.ones(1, np.int8), np.array([99]))
+    histograms, _ = count_users(histograms, np.zeros((1, 1)), np.ones(1, np.int8), np.array([99]))
     assert (histograms.users(0), histograms.users(1)) == (0, 1)
 
 
 def test_a_column_without_a_single_known_value_has_only_new_and_missing_values():
     histograms = open_histograms(("gone",), 2)
     nothing = np.full((2, 1), np.nan)
-    histograms, _, _ = count_users(histograms, nothing, np.zeros(2, np.int8), np.arange(2, dtype=np.int64))
+    histograms, _ = count_users(histograms, nothing, np.zeros(2, np.int8), np.arange(2, dtype=np.int64))
     assert find_bins(histograms, np.array([[1.0], [np.nan]]))[:, 0].tolist() == [NOVEL, MISSING]
