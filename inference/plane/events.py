@@ -2,8 +2,8 @@
 
 CloudEvents 1.0 over HTTP, binary mode: one POST an event. Types and extensions are those of KServe 0.21's ``pkg/logger``;
 beyond it, failed responses are sent too, each response says ``responsestatus`` and ``latencyms``, and one whose process failed
-says in ``retriedon`` which revision answered instead. ``endpoint`` names the revision that the request was assigned to. A request
-that is divided between revisions is one pair of events a part, with ids ``ID.0`` and ``ID.1``.
+says in ``retriedon`` which revision answered instead. ``endpoint`` names the revision that the request was assigned to. A
+request that is divided between revisions is one pair of events a part, with ids ``ID.0`` and ``ID.1``.
 """
 
 from __future__ import annotations
