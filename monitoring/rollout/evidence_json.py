@@ -24,7 +24,7 @@ _TYPES: Final[dict[str, Callable[..., Any]]] = {
 
 
 def write_evidence(evidence: Evidence) -> str:
-    """JSON of bounded size: at most about 150 kB, and 10 kB more for every feature."""
+    """JSON of bounded size: at most about 150 kB, and 1 kB more for each of up to 512 features."""
     return json.dumps({"format": FORMAT, "evidence": _encode(evidence)}, separators=(",", ":"))
 
 
