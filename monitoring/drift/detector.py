@@ -7,6 +7,7 @@ knows them by name. Plumbline's own requests name entities and no features: thos
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -37,6 +38,8 @@ FLAGS: Final = ("cold", "degraded")
 NOT_FEATURES: Final = ("log_partition", "log_offset", "age_s", "model_version")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 OK: Final = "200"
+KEY_FILE: Final = "key"
+KEY_BYTES: Final = 16
 
 
 class RefusedEvent(PermanentError):
@@ -75,6 +78,7 @@ class Detector:
         self._lock = threading.Lock()
         self._judging = threading.Lock()
         self._store = WindowStore(workspace.drift_windows(), settings)
+        self._hash_key = read_key(workspace.drift_windows() / KEY_FILE)
         self._references: dict[Key, Reference | None] = {}
 
     def receive(self, headers: Mapping[str, str], body: bytes, now_us: int) -> Taken:
@@ -98,7 +102,7 @@ class Detector:
         if content.model_version and not _NAME.match(content.model_version):
             raise RefusedEvent(f"not a model version: {content.model_version[:80]!r}")
         key = replace(key, version=content.model_version or self._version(key))
-        columns = _choose(content, kind)
+        columns = _choose(content, kind, self._hash_key)
         if not columns or not content.rows:
             return Taken(kept=False)
         with self._lock:
@@ -113,7 +117,7 @@ class Detector:
             waiting = self._store.list_closed()
         judged = tuple(each for path in waiting for each in self._try_to_judge(path))
         with self._lock:
-            self._store.expire(now_us - 2 * self._settings.longest_window_s * US_PER_S)
+            self._store.expire(now_us - self._settings.longest_window_s * US_PER_S)
         return judged
 
     def open_rows(self) -> dict[Key, int]:
@@ -226,8 +230,19 @@ def _read_attributes(headers: Mapping[str, str]) -> tuple[str, Key, str]:
     return kind, Key(service, revision, "", "requests" if kind == REQUEST else "replies"), event_id
 
 
-def _choose(content: Body, kind: str) -> Columns:
-    """What is worth keeping: a reply's score and flags, a request's features; of an entity's id only a hash."""
+def read_key(path: Path) -> bytes:
+    """The key of this folder's hashes of entity ids, made when first asked for: without it nobody can tell whose a row is."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial")
+        partial.touch(mode=0o600)
+        partial.write_bytes(os.urandom(KEY_BYTES))
+        partial.rename(path)
+    return path.read_bytes()
+
+
+def _choose(content: Body, kind: str, hash_key: bytes) -> Columns:
+    """What is worth keeping: a reply's score and flags, a request's features; of an entity's id only a keyed hash."""
     columns = {name: values for name, values in content.columns.items() if name not in NOT_FEATURES}
     if kind == RESPONSE:
         columns = {name: columns[name] for name in (ENTITY, "score", *FLAGS) if name in columns}
@@ -235,7 +250,8 @@ def _choose(content: Body, kind: str) -> Columns:
             return {}
     if ENTITY in columns:
         columns[ENTITY] = [
-            hashlib.blake2b(str(value).encode(errors="replace"), digest_size=8).hexdigest() for value in columns[ENTITY]
+            hashlib.blake2b(str(value).encode(errors="replace"), digest_size=8, key=hash_key).hexdigest()
+            for value in columns[ENTITY]
         ]
     return columns if set(columns) - {ENTITY} else {}
 
