@@ -104,6 +104,7 @@ class Controller:
         around = self._around
         try:
             self._lease = take(around.workspace, around.claim, self._lease, now_us)
+            self._told.pop(0, None)
             if self._lease is None:
                 self._stand_by()
                 return
@@ -176,7 +177,7 @@ class Controller:
         try:
             names = {version: names_of(facts.model, version) for version in (facts.stable_version, facts.canary_version)}
             return replace(seen, **vars(read_whole_rows(folder, arms, names, since_us, seen.at_us)))
-        except PlumblineError as error:
+        except (PlumblineError, OSError) as error:
             # Without features nothing is promoted, but harm that the other gates find is not to wait for them.
             self._say(facts.id, f"rollout {facts.id}: features cannot be judged: {error}")
             return seen
