@@ -24,8 +24,15 @@ def start_rollout(workspace: Workspace, routing: Routing, canary_version: int, p
         routing: of the service, as the plane has just told it.
         canary_version: a version of the same model; whether it may be served is for the caller to check.
     Raises:
-        RolloutError: the service has a canary or an open rollout, serves that version already, or no reason is given.
+        RolloutError: the service has a canary or an open rollout, serves that version already, or sends no events; or no
+            reason is given.
     """
+    if not routing.sends_events:
+        raise RolloutError(
+            explain("service sends no events", which=routing.service, expected="spec.predictor.logger with mode all",
+                    got="none, so that no gate could see anything",
+                    next_step="add a logger whose url is the controller's: http://127.0.0.1:8002/")
+        )  # fmt: skip
     if routing.canary is not None:
         raise RolloutError(
             explain("service has a canary", which=routing.service, expected="stable alone", got=routing.canary.name,

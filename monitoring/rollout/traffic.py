@@ -58,7 +58,7 @@ class Canary:
 class Routing:
     """A service as it is routed now; ``lock`` changes whenever anything in it does.
 
-    ``ready`` says whether the stable revision answers.
+    ``ready`` says whether the stable revision answers, ``sends_events`` whether the plane tells anybody what it answers.
     """
 
     service: str
@@ -67,6 +67,7 @@ class Routing:
     canary: Canary | None
     ready: bool
     lock: str
+    sends_events: bool = True
 
 
 class Traffic(Protocol):
@@ -195,7 +196,7 @@ def read_routing(document: Mapping[str, Any]) -> Routing:
         predictor = spec["predictor"]
         return Routing(
             metadata["name"], predictor.get("name") or STABLE, _target(predictor), canary, conditions.get("Ready") == "True",
-            str(metadata["resourceVersion"]),
+            str(metadata["resourceVersion"]), (predictor.get("logger") or {}).get("mode") in ("all", "response"),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TrafficError(

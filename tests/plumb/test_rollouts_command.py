@@ -114,6 +114,11 @@ def test_what_cannot_be_rolled_out_is_refused_before_anything_is_recorded(town: 
     (tmp_path / "bad.yaml").write_text("stages: [{percent: 200, bake_s: 1, least_users: 1}]")
     with pytest.raises(PlanError, match="rollout plan refused"):
         call(town, *start, "--plan", str(tmp_path / "bad.yaml"))
+    silent = document(1, "silent")
+    del silent["spec"]["predictor"]["logger"]
+    town.plane.documents.apply_file(silent, START_US)
+    with pytest.raises(RolloutError, match="service sends no events: silent"):
+        call(town, "start", "silent", "--why", "better", "--plane", town.url)
     assert json.loads(call(town, "list", "--json")) == []
     with pytest.raises(RolloutError, match="rollout does not exist: 'churn'"):
         call(town, "show", "churn")
