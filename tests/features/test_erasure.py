@@ -232,3 +232,24 @@ def test_compaction_brings_the_marker_and_nothing_that_it_erases(tmp_path: Path)
 def test_no_catalog_may_declare_a_marker() -> None:
     with pytest.raises(DeclarationError, match="reserved name"):
         check_catalog(Catalog("mine", (), (EventType(ERASED, "user"),)))
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_erased_event_makes_no_later_one_its_repeat(tmp_path: Path, restart: bool) -> None:
+    """The batch path cannot know of the erased copy once its row is gone, so the stream must have forgotten it too."""
+    ahead_us = NOW_US + 120_000_000  # by a clock two minutes fast: the copy happened after the moment of the erasure
+    with FileLog.create(tmp_path / "log", [0] * PARTITIONS, durability="process") as log, open_store(tmp_path / "s") as store:
+        fold = ShardFold(log, store, CATALOG, VIEW, U1, NoHistory())
+        for row in (session(0, NOW_US, event_us=ahead_us), marker("u1", 0, NOW_US + 1)):
+            append_u1(log, row)
+            fold.fold_next(9, NOW_US)
+        if restart:
+            fold = ShardFold(log, store, CATALOG, VIEW, U1, NoHistory())
+        append_u1(log, session(0, NOW_US + 2, event_us=ahead_us), session(0, NOW_US + 3, event_us=ahead_us))
+        done = fold.fold_next(9, NOW_US)
+    with FileLog.create(tmp_path / "alone", [0] * PARTITIONS, durability="process") as log, open_store(tmp_path / "t") as other:
+        append_u1(log, session(0, NOW_US + 2, event_us=ahead_us))
+        fold_all(log, other)
+    assert done is not None
+    assert (done.repeats, done.refused) == (1, {})
+    assert bodies(tmp_path / "s", ["u1"]) == bodies(tmp_path / "t", ["u1"]) != {"u1": b""}
