@@ -123,8 +123,7 @@ def run(folder: Path, options: argparse.Namespace) -> Workspace:
                 elif event == "change profiles":
                     _change_profiles(workspace, stream, options.users)
                 elif event == "delete users":
-                    names = [f"user-{number}" for number in range(DELETED)]
-                    plumb(workspace, "users", "erase", "--catalog", CATALOG.name, "--reason", "asked", *names, check=False)
+                    _delete(workspace, producer)
                 else:
                     stream.kill()
                     stream.start()
@@ -175,6 +174,13 @@ def _change_profiles(workspace: Workspace, stream: Any, users: int) -> None:
     plumb(workspace, "stream", "compact", "--catalog", CATALOG.name, "--entity", ENTITY)
     plumb(workspace, "features", "materialize", "--catalog", CATALOG.name, "--view", SUBSCRIBER.name)
     stream.start()
+
+
+def _delete(workspace: Workspace, producer: Producer) -> None:
+    """Delete some users beside the stream, which has to read on until the deletion is complete."""
+    names = [f"user-{number}" for number in range(DELETED)]
+    with producer.aside():
+        plumb(workspace, "users", "erase", "--catalog", CATALOG.name, "--reason", "asked", "--wait-s", "300", *names)
 
 
 def audit(workspace: Workspace, model: str) -> dict[str, Any]:

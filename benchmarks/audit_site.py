@@ -17,7 +17,6 @@ import pyarrow as pa
 from audit.two_views import CATALOG
 from parity.adversarial import ATTRIBUTES, CARRIED
 
-from features.errors import TemporaryError
 from features.event_log.compaction import open_live_log
 from features.event_log.port import append_by_entity
 from features.events import append_events
@@ -51,6 +50,7 @@ class Producer:
         self._before: pa.Table | None = None
         self._drawn = 0
         self._stopping = threading.Event()
+        self._appending = threading.Lock()
         self._thread = threading.Thread(target=self._append_on, daemon=True)
 
     def __enter__(self) -> Producer:
@@ -91,17 +91,18 @@ class Producer:
         table = self.draw(events, ingest_us - late_us).append_column("ingest_time", pa.array(ingest_us).cast(TIME))
         append_events(self._workspace, CATALOG, ENTITY, table, source="history")
 
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave the log's files to another producer meanwhile."""
+        with self._appending:
+            yield
+
     def _append_on(self) -> None:
         while not self._stopping.wait(0.5):
             batch = self._next()
-            while True:
-                # Opened anew each time, so that a deletion finds the log free.
-                with open_live_log(self._workspace, CATALOG, ENTITY, durability="process") as log:
-                    try:
-                        append_by_entity(log, batch, now_us=clock_us())
-                        break
-                    except TemporaryError:
-                        time.sleep(0.1)
+            # Opened anew each time: a log has one producer at a time, and a deletion is one too.
+            with self._appending, open_live_log(self._workspace, CATALOG, ENTITY, durability="process") as log:
+                append_by_entity(log, batch, now_us=clock_us())
             self.appended += batch.num_rows
 
     def _next(self) -> pa.Table:
