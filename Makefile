@@ -30,7 +30,7 @@ UV_READY := $(if $(filter uv,$(UV)),,$(TOOLS)/.ready)
 export PYTHONSAFEPATH := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup demo test e2e check bench bench-online bench-stream bench-rollouts bench-drift format lock clean python
+.PHONY: help setup demo test e2e check bench bench-online bench-stream bench-rollouts bench-drift audit format lock clean python
 
 help:  ## list the targets (this)
 	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench-rollouts: $(VENV)/.ready  ## simulate rollouts: good canaries rolled back,
 
 bench-drift: $(MONITORING)/.ready  ## measure drift detection: time, false alarms of null days, seasons, delay
 	$(MONITORING)/bin/python -m benchmarks.drift
+
+audit: $(VENV)/.ready  ## serve a million rows from a live, killed and restarted stream, then make all of them again
+	PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.audit
 
 format: $(VENV)/.ready  ## rewrite the code as `make check` wants it
 	$(VENV)/bin/ruff check --fix $(CODE)
