@@ -161,6 +161,7 @@ def expire(folder: Path, before_us: int) -> int:
     for path in list_segments(folder):
         if not any(True for _ in _read_frames(path, 0, before_us)):
             path.unlink()
+            path.with_name(f"{path.name}.partial").unlink(missing_ok=True)  # of a deletion that a crash ended
             removed += 1
     return removed
 
@@ -237,7 +238,7 @@ def _select(rows: pa.Table, since_us: int | None, until_us: int | None, revision
 def _rewrite(path: Path, wanted: pa.Array) -> int:
     """Replace one segment by itself without these entities; frames keep their numbers, so that cursors hold."""
     with _locked_segment(path) as file:
-        if file is None:
+        if file is None or not _mentions(path, wanted):
             return 0
         removed = 0
         # The lock makes the name ours; what a crash left under it is overwritten.
@@ -250,11 +251,15 @@ def _rewrite(path: Path, wanted: pa.Array) -> int:
                 rewritten.write(_encode(kept, 0, newest_us))
             rewritten.flush()
             os.fsync(rewritten.fileno())
-        if removed:
-            partial.replace(path)
-        else:
-            partial.unlink()
+        partial.replace(path)
     return removed
+
+
+def _mentions(path: Path, wanted: pa.Array) -> bool:
+    """Whether a segment has a row of these entities; most have none, and nothing is written then."""
+    only = [PREDICTION.get_field_index("entity_id")]
+    frames = _read_frames(path, 0, None, only)
+    return any(pc.any(pc.is_in(rows["entity_id"], value_set=wanted)).as_py() for _, rows in frames)
 
 
 @contextmanager
