@@ -176,17 +176,17 @@ def show_delays(console: Console) -> None:
 
 def show_online(console: Console) -> None:
     """A share watched value by value: values between false alarms, and values until a changed share is told."""
-    settings = ShareSettings(values_between_alarms=2_000, simulations=20_000)
+    settings = ShareSettings()
     rng = np.random.default_rng(4)
     watch = ShareWatch(rng.random(5_000) < 0.10, "fall", settings)
-    table = Table("conversion of 10 %, online Fisher test, 2,000 values between false alarms wanted", "values")
+    table = Table("conversion of 10 %, online Fisher test, 1,000 values between false alarms wanted", "values")
     alarms = watch.update(rng.random(20_000) < 0.10)
     table.add_row("between false alarms", f"{20_000 / max(len(alarms), 1):,.0f} ({len(alarms)} in 20,000)")
     for share in (0.07, 0.05, 0.02):
         delays = []
         for _ in range(5):
             watch.restore({"t": 0, "random": np.random.default_rng(len(delays)).bit_generator.state})
-            watch.update(rng.random(400) < 0.10)
+            watch.update(rng.random(200) < 0.10)
             found = watch.update(rng.random(5_000) < share)
             delays.append(found[0] + 1 if found else 5_000)
         table.add_row(f"until a fall to {share:.0%} is told, median of 5", f"{np.median(delays):,.0f}")

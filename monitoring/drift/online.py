@@ -34,9 +34,9 @@ class ShareSettings:
         seed: of those.
     """
 
-    values_between_alarms: int = 2_000
-    windows: tuple[int, ...] = (100, 400)
-    simulations: int = 20_000
+    values_between_alarms: int = 1_000
+    windows: tuple[int, ...] = (50, 200)
+    simulations: int = 10_000
     seed: int = 0
 
 
@@ -47,7 +47,7 @@ class ShareWatch:
     """
 
     def __init__(self, reference: Flags, direction: str, settings: ShareSettings) -> None:
-        """Find the thresholds, which takes seconds.
+        """Find the thresholds, which takes half a minute with the default settings.
 
         Args:
             reference: values of a time without drift; some true, some false.

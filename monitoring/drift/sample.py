@@ -105,21 +105,27 @@ def hours_of_week(at_us: Ints) -> Ints:
 def match_hours(reference: Sample, window: Sample, *, period_h: int, least: int, seed: int) -> Sample | None:
     """Rows of the reference whose hours are distributed as the window's, as many as there are.
 
-    A reference row stands for an hour if it is at most one hour from it, round the clock of ``period_h`` hours: 168 for hours
-    of the week, 24 for hours of the day. None where fewer than ``least`` rows can be drawn.
+    Rows of exactly those hours; where they are fewer than ``least``, also rows at most an hour away, round the clock of
+    ``period_h`` hours: 168 for hours of the week, 24 for hours of the day. None where those are too few, too.
     """
     hours, counts = np.unique(hours_of_week(window.at_us) % period_h, return_counts=True)
     own = hours_of_week(reference.at_us) % period_h
-    pools = [np.flatnonzero(np.isin(own, (np.array([-1, 0, 1]) + hour) % period_h)) for hour in hours]
-    share = counts / counts.sum()
-    # Bands overlap, so that a row may be drawn for two hours; each then counts once.
-    most = min(len(pool) / part for pool, part in zip(pools, share, strict=True))
-    rng = np.random.default_rng(seed)
+    for near in ((0,), (-1, 0, 1)):
+        pools = [np.flatnonzero(np.isin(own, (np.array(near) + hour) % period_h)) for hour in hours]
+        rows = _draw(pools, counts / counts.sum(), np.random.default_rng(seed))
+        if len(rows) >= least:
+            return reference.take(rows)
+    return None
+
+
+def _draw(pools: Sequence[Ints], share: npt.NDArray[np.float64], rng: np.random.Generator) -> Ints:
+    """As many rows as the pools allow in these shares. Pools may overlap: a row that is drawn for two hours counts once."""
+    most = min((len(pool) / part for pool, part in zip(pools, share, strict=True)), default=0)
     drawn = [
         rng.choice(pool, min(len(pool), round(most * part)), replace=False) for pool, part in zip(pools, share, strict=True)
     ]
-    rows = np.unique(np.concatenate(drawn)) if drawn else np.zeros(0, np.int64)
-    return reference.take(rows) if len(rows) >= least else None
+    rows: Ints = np.unique(np.concatenate([np.zeros(0, np.int64), *drawn]))
+    return rows
 
 
 def covers(reference: Sample, period_h: int, least: int) -> bool:
