@@ -28,8 +28,9 @@ from monitoring.rollout.journal import (
 )
 from monitoring.rollout.leader import US_PER_S, Claim, Lease, take
 from monitoring.rollout.observations import Observations
-from monitoring.rollout.placement import RESTORED, STARTED, Placed, arms_of, own_canary, place, targets_of
+from monitoring.rollout.placement import STARTED, Placed, arms_of, own_canary, place
 from monitoring.rollout.records import Command, Standing, list_pending, list_work, read_snapshot
+from monitoring.rollout.requests import answer
 from monitoring.rollout.step import Action, Page, Phase, Promote, RollBack, Rollout, Shift, Start, advance
 from monitoring.rollout.track import SHIFTED, Track, begin_track, find_changes, follow, take_snapshot, weigh
 from monitoring.rollout.traffic import Routing, Traffic
@@ -264,32 +265,12 @@ class Controller:
         """Do what somebody asked for, or refuse it with a reason."""
         try:
             check_allowed(command.action, standing.step.phase, f"{command.action} of rollout {command.rollout_id}")
-            action, state = self._answer(command, standing, now_us)
+            action, state = answer(command, self._track(standing), self._around.traffic, now_us)
             self._decide(standing, action, state, (command.who, command.why), now_us, command)
         except (TrafficUnavailable, TrafficChanged) as error:
             self._say(standing.facts.id, f"rollout {command.rollout_id}: {error}")
         except (RolloutError, TrafficError) as error:
             refuse_command(self._around.workspace, self._lease_held(), command, str(error), now_us)
-
-    def _answer(self, command: Command, standing: Standing, now_us: int) -> tuple[str, Rollout]:
-        """Name of the step and the state after it."""
-        state, why = self._track(standing).state, command.why
-        if command.action == "pause":
-            return "pause", steps.pause(state, why)
-        if command.action == "resume":
-            stage = self._track(standing).plan.stages[state.stage]
-            return "resume", replace(steps.resume(state, why, now_us), percent=stage.percent)
-        if command.action == "promote":
-            return "promote", steps.promote(state, why)
-        if command.action == "abort":
-            return "abort", steps.abort(state, why)
-        if state.phase is not Phase.PROMOTED:
-            return "rollback", steps.roll_back(state, why)
-        _, canary = targets_of(standing.facts)
-        served = self._around.traffic.read(standing.facts.service)
-        if standing.step.applied_at_us is not None and (served.stable != canary or served.canary is not None):
-            raise RolloutError(f"{canary} is not what {standing.facts.service} serves now: {served.stable}")
-        return RESTORED, replace(state, phase=Phase.ROLLED_BACK, percent=0, reason=why)
 
     def _protect(self, now_us: int) -> None:
         """Without the control database: nothing is recorded, but harm that is seen still takes the traffic away."""
