@@ -25,7 +25,8 @@ from parity.oracle import SECOND_US, Event, period_s
 from parity.pairs import Pair
 from parity.paths import Scenario
 
-from features.events import STAMPED, append_events, read_events
+from features.event_checks import STAMPED
+from features.events import append_events, read_events
 from features.point_in_time import states_as_known
 from features.profiles import append_profiles, profiles_as_of
 from features.rows import profile_schema, training_schema
