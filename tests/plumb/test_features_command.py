@@ -13,7 +13,8 @@ import pytest
 from parity.adversarial import draw_events, to_table
 
 from features.catalogs import load_catalog
-from features.events import STAMPED, append_events, read_events
+from features.event_checks import STAMPED
+from features.events import append_events, read_events
 from features.online.addresses import ViewVersion, open_store
 from features.online.store import NO_OFFSET, Watermark
 from features.rows import FRESHNESS, QUALITY, event_schema

@@ -12,7 +12,8 @@ from parity.adversarial import draw_events, to_table
 from features.catalogs import load_catalog
 from features.codec import body_of
 from features.errors import StoreError
-from features.events import STAMPED, append_events, read_events
+from features.event_checks import STAMPED
+from features.events import append_events, read_events
 from features.layout import US_PER_S
 from features.online.addresses import ViewVersion, open_store
 from features.online.store import NO_OFFSET, Lookup, OnlineStore, Watermark
