@@ -54,15 +54,18 @@ def delete_entities(task: Deletion, entity_ids: list[str], *, who: str, reason: 
         The request as recorded. It is complete, or says in ``waiting`` what could not be done yet; then ask again.
 
     Raises:
-        TemporaryError: another process holds the log; nobody has been deleted yet.
         EventLogError: a log or table is damaged.
     """
     records = DeletionRecords(task.workspace.deletions)
     request = records.open_request(task.entity, entity_ids, who=who, reason=reason, now_us=now_us)
     steps = _Steps(records, replace(request, waiting=[]))
-    steps.count("markers", _mark(task, entity_ids, request.id, now_us))
+    steps.attempt("event log", partial(_mark, task, entity_ids, request.id, now_us), counted_as="markers")
+    marked = not steps.request.waiting
     for name, open_store in task.stores.items():
         steps.attempt(f"online store {name}", partial(_erase_online, open_store, entity_ids))
+    if not marked:
+        # What serves is empty. The rest must wait for the marker: without it a log could bring everything back.
+        return steps.finish(now_us)
     if task.open_log is not None:
         steps.attempt("compaction", partial(_compact, task, now_us))
     for place, purge in _purges(task, entity_ids).items():
@@ -82,10 +85,10 @@ class _Steps:
         self.request = self.request.counted(place, removed)
         self._records.write(self.request)
 
-    def attempt(self, place: str, act: Callable[[], int]) -> None:
+    def attempt(self, place: str, act: Callable[[], int], *, counted_as: str = "") -> None:
         """One thing that is down or locked does not keep the others from being emptied."""
         try:
-            self.count(place, act())
+            self.count(counted_as or place, act())
         except TemporaryError as error:
             self.wait_for(f"{place}: {error}")
 

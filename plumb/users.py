@@ -83,18 +83,11 @@ def erase(  # noqa: PLR0913 - one argument an option
 
 def _until_complete(delete: Callable[..., Request], wait_s: float) -> Request:
     """Ask until everything is emptied, or for so long: a running stream passes the marker within a second or two."""
-    from features.errors import TemporaryError
-
     end_s = time.monotonic() + wait_s
     while True:
-        try:
-            request = delete(now_us=now_us())
-        except TemporaryError:  # a producer or a compaction holds the log for a moment
-            if time.monotonic() >= end_s:
-                raise
-        else:
-            if not request.waiting or time.monotonic() >= end_s:
-                return request
+        request = delete(now_us=now_us())
+        if not request.waiting or time.monotonic() >= end_s:
+            return request
         time.sleep(RETRY_S)
 
 

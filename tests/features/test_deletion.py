@@ -22,7 +22,7 @@ from features.codec import body_of
 from features.deletion import Deletion, delete_entities
 from features.deletion_records import DeletionRecords, Request
 from features.erasure import ERASED, REASON
-from features.errors import EventLogError, TemporaryError
+from features.errors import EventLogError
 from features.event_log.compaction import BatchHistory, compact, open_live_log
 from features.event_log.kafka import KafkaLog
 from features.event_log.port import EventLog
@@ -320,13 +320,23 @@ def test_a_user_is_deleted_in_a_topic_which_keeps_its_events_and_tells_nobody(ka
         assert state_of(store, V1)[0]
 
 
-def test_a_producer_that_holds_the_log_is_named_and_nobody_is_deleted_yet(tmp_path: Path) -> None:
+def test_beside_a_producer_that_holds_the_log_what_serves_is_emptied_and_the_rest_waits(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "workspace")
+    address = str(workspace.online(VIEW.key))
     with open_live_log(workspace, CATALOG, "user", durability="process") as log:
         append_live(log, "u1", 1)
-        with pytest.raises(TemporaryError, match="log partition is being written"):
-            delete(deletion(workspace), "u1")
-        assert next(DeletionRecords(workspace.deletions).list_requests()).completed_us == 0
+        follow(workspace, log, address)
+        assert state_of(address, "u1")[0]
+        waiting = delete(deletion(workspace), "u1")
+        assert [reason.partition(":")[0] for reason in waiting.waiting] == ["event log"]
+        assert "log partition is being written" in waiting.waiting[0]
+        assert state_of(address, "u1") == (b"", None)
+        assert waiting.completed_us == 0
+        append_live(log, "u1", 2)
+        follow(workspace, log, address)
+    done = delete(deletion(workspace), "u1")
+    assert done.counts["markers"] == 1
+    assert state_of(address, "u1") == (b"", None), "what came in between is gone too"
 
 
 def test_a_log_whose_offsets_come_from_elsewhere_gets_no_marker_of_its_own(tmp_path: Path) -> None:
