@@ -30,7 +30,7 @@ UV_READY := $(if $(filter uv,$(UV)),,$(TOOLS)/.ready)
 export PYTHONSAFEPATH := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup demo test e2e check bench bench-online bench-stream bench-rollouts bench-drift audit format lock clean python
+.PHONY: help setup demo test e2e check bench bench-online bench-serving bench-stream bench-rollouts bench-drift audit format lock clean python
 
 help:  ## list the targets (this)
 	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -61,6 +61,10 @@ bench: $(VENV)/.ready  ## measure speed beside the floor that each figure is com
 bench-online: $(VENV)/.ready  ## measure lookups on Redis and LMDB beside raw redis-py and Feast
 	tests/services/install.sh
 	PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.online
+
+bench-serving: $(VENV)/.ready  ## measure the server beside KServe's Feast transformer and KServe's bare server
+	tests/services/install.sh
+	PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.serving
 
 bench-stream: $(VENV)/.ready  ## measure the stream: events into the store, freshness, beside Beam's sliding windows
 	PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.stream
