@@ -25,9 +25,9 @@ from features.workspace import Workspace
 from monitoring.drift.bodies import Body, Columns, read_body
 from monitoring.drift.judge import Window, judge_window
 from monitoring.drift.records import JudgedWindow, record_judgement, write_judged
-from monitoring.drift.reference import STABLE, TRAINING, Reference, read_training_reference, stack
+from monitoring.drift.reference import TRAINING, Reference, read_training_reference, stack
 from monitoring.drift.sample import Floats, Sample
-from monitoring.drift.settings import DriftSettings
+from monitoring.drift.settings import STABLE, DriftSettings
 from monitoring.drift.windows import Key, Record, WindowStore, key_of, read_window
 from monitoring.errors import UnreadableBody
 

@@ -18,9 +18,9 @@ from monitoring.drift.detectors import (
 )
 from monitoring.drift.quality import Column, Finding, Prepared, check_flags, prepare
 from monitoring.drift.ranking import Ranking, divide, rank
-from monitoring.drift.reference import STABLE, WEEKS, Reference
+from monitoring.drift.reference import WEEKS, Reference
 from monitoring.drift.sample import Floats, Sample
-from monitoring.drift.settings import FEATURES, JOINT, LABELS, QUALITY, SCORE, DriftSettings
+from monitoring.drift.settings import FEATURES, JOINT, LABELS, QUALITY, SCORE, STABLE, DriftSettings
 from monitoring.verdicts import Finding as Evidence
 from monitoring.verdicts import Outcome, Severity, Verdict
 

@@ -13,7 +13,7 @@ from features.reference import PREFIX, read_reference
 from monitoring.drift.sample import WEEK_HOURS, Floats, Sample, covers, match_hours
 from monitoring.drift.settings import DriftSettings
 
-TRAINING, WEEKS, STABLE = "training", "weeks", "stable"
+TRAINING, WEEKS = "training", "weeks"
 DAY_HOURS = 24
 
 
@@ -22,7 +22,7 @@ class Reference:
     """Rows to hold a window against.
 
     Attributes:
-        kind: ``TRAINING``, ``WEEKS`` or ``STABLE``.
+        kind: ``TRAINING``, ``WEEKS`` or ``settings.STABLE``.
         sample: the rows.
         scores: rows to hold scores against, where those are others: more rows have a score than were logged whole.
         importance: of features to the model, by name.

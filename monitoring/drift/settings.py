@@ -15,6 +15,9 @@ from monitoring.errors import DriftError
 
 MONTH_S: Final = 30 * DAY_S
 
+STABLE: Final = "stable"
+"""The revision that others are canaries of, as the local plane names it."""
+
 QUALITY, FEATURES, JOINT, SCORE, LABELS = "quality", "features", "joint", "score", "labels"
 SHARES: Final[Mapping[str, float]] = {QUALITY: 0.2, FEATURES: 0.4, JOINT: 0.1, SCORE: 0.2, LABELS: 0.1}
 """How the false alarms that are allowed are divided among the families of tests; they sum to 1."""
@@ -35,6 +38,7 @@ class DriftSettings:
         importance_share: part of the features' alarms that is divided by importance to the model; the rest is divided
             equally.
         window_s: a window closes after so many seconds...
+        canary_window_s: likewise of a revision other than ``STABLE``, which does not stay for long.
         least_rows: ...once it has so many rows of different entities; with fewer, a test says inconclusive.
         most_rows: a window closes with so many rows, but not before ``shortest_window_s``; more are thinned to it.
         longest_window_s: a window closes at this age however few its rows.
@@ -50,6 +54,7 @@ class DriftSettings:
     unseen_floor: float = 0.01
     importance_share: float = 0.5
     window_s: int = 3_600
+    canary_window_s: int = 300
     least_rows: int = 200
     most_rows: int = 10_000
     shortest_window_s: int = 60
@@ -70,9 +75,14 @@ class DriftSettings:
         for name in ("effect_floor", "missing_floor", "unseen_floor", "importance_share"):
             if getattr(self, name) > 1:
                 raise _refusal(name, "at most 1", repr(getattr(self, name)))
-        ordered = self.shortest_window_s <= self.window_s <= self.longest_window_s
+        lengths_s = (self.window_s, self.canary_window_s)
+        ordered = self.shortest_window_s <= min(lengths_s) <= max(lengths_s) <= self.longest_window_s
         if not (self.least_rows <= self.most_rows and ordered):
-            raise _refusal("windows", "least_rows <= most_rows, shortest_window_s <= window_s <= longest_window_s", str(self))
+            raise _refusal("windows", "least_rows <= most_rows, shortest_window_s <= windows <= longest_window_s", str(self))
+
+    def window_of(self, revision: str) -> int:
+        """Seconds after which a revision's window may close."""
+        return self.window_s if revision == STABLE else self.canary_window_s
 
     def chance(self, family: str, span_s: float) -> float:
         """The chance of a false page that one family of tests may take in a window of so many seconds."""

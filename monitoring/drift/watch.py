@@ -2,7 +2,7 @@
 
 Requests name entities, so what the model saw of them stands only here. A window begins with the first row after the last one of
 the same revision and version; it is judged when its time is over and it has enough rows, beside training, beside the same hours
-of earlier weeks, and, for a canary, beside stable. A revision of which no row comes any more is said to be blind once.
+of earlier weeks, or, for a canary, beside stable. Where no row of stable comes any more, one verdict says so.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from features.workspace import Workspace
 from monitoring.drift.judge import Judgement, Window, judge_window
 from monitoring.drift.predictions import COLUMNS, FeatureNames, read_names, sample_scores, sample_whole_rows
 from monitoring.drift.records import JudgedWindow, record_judgement, write_judged
-from monitoring.drift.reference import STABLE, WEEKS, Reference, read_training_reference
+from monitoring.drift.reference import WEEKS, Reference, read_training_reference
 from monitoring.drift.sample import Ints, Sample, concatenate
-from monitoring.drift.settings import DriftSettings
+from monitoring.drift.settings import STABLE, DriftSettings
 
 PREDICTIONS: Final = "predictions"
 FLUSH_S: Final = 10
 """Servers write what they answered within a second or so; a window is not judged sooner than this after its end."""
 NO_ROWS: Final = PREDICTION.empty_table().select(COLUMNS)
+MINUTE_US: Final = 60 * US_PER_S
 WEEK_US: Final = 7 * DAY_S * US_PER_S
 
 
@@ -66,7 +67,6 @@ class PredictionWatch:
         self._folder = workspace.predictions(model)
         self._names: dict[int, FeatureNames] = {}
         self._training: dict[int, Reference] = {}
-        self._window_us = settings.window_s * US_PER_S
         self._looked_at = -1
         self._judged_to: dict[Group, int] = {}
         self._quiet: set[Group] = set()
@@ -82,7 +82,7 @@ class PredictionWatch:
             EventLogError: the prediction log is damaged.
             DriftError, StoreError: a version's folder lacks its names or its reference.
         """
-        slot = (now_us - FLUSH_S * US_PER_S) // self._window_us
+        slot = (now_us - FLUSH_S * US_PER_S) // min(self._window_us(revision) for revision in (STABLE, ""))
         if slot == self._looked_at:
             return  # no window has ended since; a look reads all rows since the last one
         first = self._find_first(since_us)
@@ -95,7 +95,9 @@ class PredictionWatch:
         self._looked_at = slot
 
     def _judge_and_write(self, group: Group, span: _Span) -> Iterator[JudgedWindow]:
-        for judgement in self.judge(group, span.start_us, span.end_us):
+        # A canary that is gone, and a version that another took the place of, are no blindness.
+        retired = span.empty and (group.revision != STABLE or self._answers(span, group.revision))
+        for judgement in () if retired else self.judge(group, span.start_us, span.end_us):
             judged = record_judgement(judgement, self._model, PREDICTIONS, str(group.version))
             write_judged(self._workspace.drift_verdicts(), judged)
             yield judged
@@ -110,7 +112,7 @@ class PredictionWatch:
         subject = f"{self._service}/{group.revision}"
         whole, scores = self._samples(rows, group.version)
         references = [self._training_reference(group.version)]
-        if self._settings.weeks:
+        if self._settings.weeks and group.revision == STABLE:
             references.append(self._earlier_weeks(group, _Span(start_us, end_us)))
         if group.revision != STABLE:
             references.append(self._stable(group, _Span(start_us, end_us)))
@@ -124,10 +126,12 @@ class PredictionWatch:
         oldest_us = min([*alive, *([] if self._judged_to else [since_us])], default=max(self._judged_to.values(), default=0))
         first: dict[Group, int] = {}
         for rows in read_predictions(self._folder, since_us=oldest_us, columns=["answered_at", "model_version", "revision"]):
-            slots = pc.floor(pc.divide(rows["answered_at"].cast(pa.int64()), self._window_us))
-            table = rows.append_column("slot", slots).group_by(["revision", "model_version", "slot"]).aggregate([])
+            minutes = pc.divide(rows["answered_at"].cast(pa.int64()), MINUTE_US)
+            table = rows.append_column("minute", minutes).group_by(["revision", "model_version", "minute"]).aggregate([])
             for row in table.to_pylist():
-                group, at_us = Group(row["revision"], row["model_version"]), int(row["slot"]) * self._window_us
+                group = Group(row["revision"], row["model_version"])
+                window_us = self._window_us(group.revision)
+                at_us = row["minute"] * MINUTE_US // window_us * window_us
                 if at_us >= self._judged_to.get(group, 0):
                     first[group] = min(first.get(group, at_us), at_us)
         return first
@@ -136,19 +140,19 @@ class PredictionWatch:
         """The window that begins at a time or with the first row after it, once it is over: as many times ``window_s`` as its
         rows need. An empty one as long as windows may be, where no row has come at all."""
         longest_us, ready_us = self._settings.longest_window_s * US_PER_S, now_us - FLUSH_S * US_PER_S
-        slots = min(longest_us, ready_us - start_us) // self._window_us
+        window_us = self._window_us(group.revision)
+        slots = min(longest_us, ready_us - start_us) // window_us
         if slots <= 0:
             return None
-        counted = self._count_whole(group, _Span(start_us, start_us + slots * self._window_us))
+        counted = self._count_whole(group, _Span(start_us, start_us + slots * window_us))
         filled = np.flatnonzero(counted)
         if not len(filled):
-            whole = slots * self._window_us >= longest_us
-            return _Span(start_us, start_us + slots * self._window_us, empty=True) if whole else None
+            return _Span(start_us, start_us + longest_us, empty=True) if start_us + longest_us <= ready_us else None
         if filled[0]:
-            return self._next_span(group, start_us + int(filled[0]) * self._window_us, now_us)
+            return self._next_span(group, start_us + int(filled[0]) * window_us, now_us)
         enough = np.flatnonzero(np.cumsum(counted) >= self._settings.least_rows)
         if len(enough):
-            return _Span(start_us, start_us + (int(enough[0]) + 1) * self._window_us)
+            return _Span(start_us, start_us + (int(enough[0]) + 1) * window_us)
         end_us = start_us + longest_us
         return _Span(start_us, end_us) if end_us <= ready_us else None
 
@@ -159,12 +163,19 @@ class PredictionWatch:
         for rows in self._read_all(span, group.revision, columns):
             chosen = rows.filter(pc.and_(pc.equal(rows["model_version"], group.version), pc.is_valid(rows["fields"])))
             tables.append(chosen.select(["entity_id", "answered_at"]))
-        slots = (span.end_us - span.start_us) // self._window_us
+        window_us = self._window_us(group.revision)
+        slots = (span.end_us - span.start_us) // window_us
         if not tables:
             return np.zeros(slots, np.int64)
         first = pa.concat_tables(tables).group_by("entity_id").aggregate([("answered_at", "min")])["answered_at_min"]
-        places = (first.cast(pa.int64()).to_numpy() - span.start_us) // self._window_us
+        places = (first.cast(pa.int64()).to_numpy() - span.start_us) // window_us
         return np.bincount(places, minlength=slots)
+
+    def _answers(self, span: _Span, revision: str) -> bool:
+        return any(True for _ in self._read_all(span, revision, ["answered_at"]))
+
+    def _window_us(self, revision: str) -> int:
+        return self._settings.window_of(revision) * US_PER_S
 
     def _samples(self, rows: pa.Table, version: int) -> tuple[Sample, Sample]:
         """What was logged whole, and scores of all rows."""

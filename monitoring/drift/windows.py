@@ -165,7 +165,7 @@ class WindowStore:
         window, settings = self._open[key], self._settings
         age_s = (now_us - window.began_us) / US_PER_S
         full = window.kept >= settings.most_rows and age_s >= settings.shortest_window_s
-        filled = age_s >= settings.window_s and window.seen >= settings.least_rows
+        filled = age_s >= settings.window_of(key.revision) and window.seen >= settings.least_rows
         return full or filled or age_s >= settings.longest_window_s
 
     def _close(self, key: Key) -> Path:

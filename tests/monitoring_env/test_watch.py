@@ -16,7 +16,7 @@ from monitoring.drift.watch import PredictionWatch
 from monitoring.errors import DriftError
 from monitoring.verdicts import Outcome, Severity
 
-SETTINGS = DriftSettings(joint_features=0, weeks=0)
+SETTINGS = DriftSettings(joint_features=0, weeks=0, canary_window_s=3_600)
 GRACE_US = 10 * S_US
 
 
@@ -145,6 +145,29 @@ def test_a_revision_that_answers_no_more_is_said_to_be_blind_once(workspace, rng
     log_predictions(workspace, 3, "stable", spread(MONDAY_US + 6 * day_us, 1, 1_500), draw(rng, 1_500))
     (again,) = judge(workspace, MONDAY_US + 6 * day_us + 2 * HOUR_US)
     assert again.start_us == MONDAY_US + 6 * day_us
+
+
+def test_a_version_that_another_took_the_place_of_is_no_blindness_nor_a_canary_that_is_gone(workspace, rng):
+    day_us = 24 * HOUR_US
+    log_predictions(workspace, 3, "stable", spread(MONDAY_US, 1, 1_500), draw(rng, 1_500))
+    log_predictions(workspace, 4, "canary", spread(MONDAY_US, 1, 1_500), draw(rng, 1_500))
+    log_predictions(workspace, 4, "stable", spread(MONDAY_US + HOUR_US, 1, 1_500), draw(rng, 1_500))
+    watch = PredictionWatch(workspace, "churn", SETTINGS)
+    found = [each for day in range(1, 4) for each in watch.judge_due(MONDAY_US + day * day_us + 2 * HOUR_US)]
+    blind = [(each.subject, each.version) for each in found if not each.rows]
+    assert blind == [("churn/stable", "4")]
+
+
+def test_a_canary_is_judged_every_few_minutes(workspace, rng):
+    settings = DriftSettings(joint_features=0, weeks=0)
+    at_us = spread(MONDAY_US, 1, 6_000)
+    log_predictions(workspace, 3, "stable", at_us, draw(rng, 6_000))
+    log_predictions(workspace, 4, "canary", at_us, draw(rng, 6_000))
+    watch = PredictionWatch(workspace, "churn", settings)
+    first = list(watch.judge_due(MONDAY_US + 300 * S_US + GRACE_US))
+    assert [(each.subject, each.reference, each.rows) for each in first] == [
+        ("churn/canary", "training", 500), ("churn/canary", "stable", 500),
+    ]  # fmt: skip
 
 
 def test_a_process_killed_between_verdict_and_progress_writes_the_same_verdict_again(workspace, rng):

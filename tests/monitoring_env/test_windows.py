@@ -17,7 +17,7 @@ from monitoring.errors import DriftError
 
 KEY = Key("churn", "stable", "3", "replies")
 SETTINGS = DriftSettings(
-    window_s=60, shortest_window_s=10, longest_window_s=600, least_rows=10, most_rows=20, joint_features=0
+    window_s=60, canary_window_s=60, shortest_window_s=10, longest_window_s=600, least_rows=10, most_rows=20, joint_features=0
 )  # fmt: skip
 S_US = 1_000_000
 ROOT = Path(__file__).parents[2]
@@ -122,7 +122,9 @@ import sys
 from pathlib import Path
 from monitoring.drift.windows import *
 from monitoring.drift.settings import DriftSettings
-settings = DriftSettings(window_s=60, shortest_window_s=1, longest_window_s=600, least_rows=10, most_rows=20, joint_features=0)
+settings = DriftSettings(
+    window_s=60, canary_window_s=60, shortest_window_s=1, longest_window_s=600, least_rows=10, most_rows=20
+)
 store = WindowStore(Path(sys.argv[1]), settings)
 key = Key("churn", "stable", "3", "replies")
 for path in store.list_closed():
