@@ -96,7 +96,7 @@ def run_audit(site: Site, folder: Path) -> RunRecord:
 
 @pytest.mark.filterwarnings(
     "ignore:Task .* have no effect in the current local runner:UserWarning"
-)  # resources, on one machine
+)
 def test_the_compiled_pipeline_succeeds_where_nothing_differs(honest: Site, tmp_path: Path) -> None:
     record = run_audit(honest, tmp_path / "run")
     assert record.status == "succeeded"
@@ -107,7 +107,7 @@ def test_the_compiled_pipeline_succeeds_where_nothing_differs(honest: Site, tmp_
 
 @pytest.mark.filterwarnings(
     "ignore:Task .* have no effect in the current local runner:UserWarning"
-)  # resources, on one machine
+)
 def test_the_compiled_pipeline_fails_with_the_signals_name(skewed: Site, tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="served rows differ from the batch path.*profile of plan"):
         run_audit(skewed, tmp_path / "run")
