@@ -11,6 +11,7 @@ import typer
 from prometheus_client import CollectorRegistry
 
 from monitoring.drift.detector import Detector
+from monitoring.drift.detectors import load_detectors
 from monitoring.drift.metrics import DriftMetrics
 from monitoring.drift.records import JudgedWindow
 from monitoring.drift.server import DetectorServer, Sink, keep_ticking
@@ -46,6 +47,7 @@ def run(
             for judged in watch.judge_due(at_us):
                 report(judged)
 
+    load_detectors()
     detector = Detector(settings.workspace, drift, report=report, report_error=report_error)
     server = DetectorServer((LOOPBACK, port), detector, metrics, registry, now_us)
     stop = threading.Event()
@@ -59,3 +61,4 @@ def run(
     stop.set()
     ticker.join()
     server.server_close()
+    detector.close()

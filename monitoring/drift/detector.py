@@ -125,6 +125,11 @@ class Detector:
         with self._lock:
             return self._store.open_rows()
 
+    def close(self) -> None:
+        """Leave the windows to the next process."""
+        with self._lock:
+            self._store.close()
+
     def _try_to_judge(self, path: Path) -> list[JudgedWindow]:
         """A window that cannot be judged stays closed and is tried again with every tick; its event has been taken all the
         same."""

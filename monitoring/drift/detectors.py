@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Values = npt.NDArray[np.float64]
 
+_log = logging.getLogger(__name__)
+
 BLOCK_FEATURES: Final = 256
 """Features handed over at once: bounds the copies that a detector makes."""
 
@@ -31,6 +33,14 @@ class Comparison:
 
     p_value: Values
     statistic: Values
+
+
+def load_detectors() -> None:
+    """Import what the tests need, which takes seconds: a server does it before the first event that fills a window."""
+    import alibi_detect.cd
+    import sklearn.ensemble
+
+    _log.debug("loaded %s and %s", alibi_detect.cd.__name__, sklearn.ensemble.__name__)
 
 
 def compare_columns(columns: Sequence[Column]) -> Comparison:

@@ -135,6 +135,12 @@ class WindowStore:
         """Rows seen of each open window."""
         return {key: window.seen for key, window in self._open.items()}
 
+    def close(self) -> None:
+        """Leave the windows to the next process; nothing may be appended after that."""
+        for window in self._open.values():
+            window.file.close()
+        self._open.clear()
+
     def _begin(self, key: Key, at_us: int) -> _Open:
         folder = self._folder / key.service / f"{key.revision}@{key.version}@{key.side}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -248,7 +248,7 @@ def start(workspace, settings_path):
 
 def post(port, number, body):
     url = f"http://127.0.0.1:{port}/"
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers(number), method="POST"), timeout=30) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers(number), method="POST"), timeout=120) as answer:
         return answer.status
 
 
