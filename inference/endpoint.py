@@ -148,6 +148,7 @@ class ScoringModel(Model):
         """Decode, answer, encode, count and log one request; what is large is decoded and encoded off the event loop."""
         started, outcome = perf_counter(), metrics.ERROR
         loop = asyncio.get_running_loop()
+        self._tally.begin()
         try:
             clock_us = self._clock_us()
             request = await loop.run_in_executor(self._apart, decode, clock_us) if large else decode(clock_us)

@@ -23,6 +23,7 @@ REQUESTS: Final = Counter(
     "plumb_requests", "Requests by outcome: ok, bad_request, overloaded, cancelled by the caller, error.",
     ["model", "revision", "outcome"],
 )  # fmt: skip
+IN_PROGRESS: Final = Gauge("plumb_requests_in_progress", "Requests that are being answered now.", ["model", "revision"])
 ENTITIES: Final = Counter("plumb_entities", "Entities looked up for an answer.", ["model", "revision"])
 PREDICTIONS: Final = Counter("plumb_predictions", "Scores answered: one an entity, or one a candidate.", ["model", "revision"])
 COLD: Final = Counter("plumb_cold_entities", "Entities scored without any state.", ["model", "revision"])

@@ -21,14 +21,20 @@ class Tally:
         self._sources = {source: metrics.LOOKUPS.labels(*self._names, source) for source in SOURCES}
         self._dropped = {reason: metrics.LOG_DROPPED.labels(*self._names, reason) for reason in REASONS}
         self._breaker = {state: metrics.BREAKER.labels(*self._names, state) for state in (CLOSED, OPEN, HALF_OPEN)}
+        self._in_progress = metrics.IN_PROGRESS.labels(*self._names)
         self._entities = metrics.ENTITIES.labels(*self._names)
         self._predictions = metrics.PREDICTIONS.labels(*self._names)
         self._cold = metrics.COLD.labels(*self._names)
         self._batch_rows = metrics.BATCH_ROWS.labels(*self._names)
         self._breaker_state = ""
 
+    def begin(self) -> None:
+        """A request has come; ``outcome`` ends it."""
+        self._in_progress.inc()
+
     def outcome(self, name: str) -> None:
         """A request has ended, in one of ``metrics.OUTCOMES``."""
+        self._in_progress.dec()
         self._outcomes[name].inc()
 
     def stage(self, name: str, seconds: float, requests: int = 1) -> None:

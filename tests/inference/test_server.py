@@ -455,9 +455,8 @@ def test_a_server_told_to_stop_answers_what_it_has_begun_and_exits_cleanly(serve
     }
     with serve_again("--version", "1") as running, ThreadPoolExecutor(1) as pool:
         pending = pool.submit(running.post, "/v1/models/churn:predict", body)
-        while "plumb_stage" not in str(counts(running)) or not pending.running():
+        while not counts(running)['plumb_requests_in_progress{model="churn",revision="stable"}']:
             time.sleep(0.005)
-        time.sleep(0.03)
         running.process.send_signal(signal.SIGTERM)
         assert len(pending.result().json()["predictions"]) == 25 * len(KNOWN)
         assert running.process.wait(timeout=20) == 0
