@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from features.errors import explain
 from plumb.errors import CommandError
@@ -23,12 +21,10 @@ if TYPE_CHECKING:
     from monitoring.drift.records import JudgedWindow
 
 app = typer.Typer(help="Drift of what is asked and answered.", no_args_is_help=True)
-console = Console()
 
 SETTINGS_HELP = "YAML file of drift settings; the defaults if left out."
 SINCE_HELP = "Show windows that ended since then, ISO 8601 with its zone; the last 24 hours if left out."
 DAY_US = 86_400_000_000
-LOOPBACK = "127.0.0.1"
 
 
 @app.command("check")
@@ -87,14 +83,13 @@ def require_environment() -> None:
 
 
 def show(found: list[JudgedWindow]) -> None:
-    """A line a verdict, the newest window last."""
+    """Two lines a verdict, the newest window last."""
     from datetime import UTC, datetime
 
-    table = Table("window ends", "subject", "monitor", "outcome", "")
     for judged in found:
         ends = datetime.fromtimestamp(judged.end_us // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M")
         for verdict in judged.verdicts:
-            table.add_row(ends, judged.subject, verdict.monitor, str(verdict.outcome), verdict.text)
-    console.print(table)
+            typer.echo(f"{ends}  {judged.subject} version {judged.version}  {verdict.monitor}  {verdict.outcome.upper()}")
+            typer.echo(f"    {verdict.text}")
     if not found:
-        console.print("No window has been judged: rows that were logged whole are too few or too young.")
+        typer.echo("No window has been judged: rows that were logged whole are too few or too young.")

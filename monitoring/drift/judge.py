@@ -115,7 +115,9 @@ def _refuse_few(case: _Case, flagged: Sequence[Finding]) -> Verdict:
     if flagged:
         return _report_findings(case, flagged, {"findings": len(flagged)})
     counts = f"{len(case.new)} of the window and {len(case.old)} of the reference's same hours"
-    text = f"too few rows: {counts}, where {case.settings.least_rows} are needed"
+    left_out = min(len(case.window.sample), case.settings.most_rows) - len(case.new)
+    faulty = f", {left_out} more of the window being cold or degraded" if left_out else ""
+    text = f"too few rows: {counts}, where {case.settings.least_rows} are needed{faulty}"
     return case.verdict(QUALITY, Outcome.INCONCLUSIVE, text, {})
 
 

@@ -47,7 +47,7 @@ class ShareWatch:
     """
 
     def __init__(self, reference: Flags, direction: str, settings: ShareSettings) -> None:
-        """Find the thresholds, which takes half a minute with the default settings.
+        """Find the thresholds, which takes a minute of processor time with the default settings.
 
         Args:
             reference: values of a time without drift; some true, some false.

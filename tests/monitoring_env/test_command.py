@@ -31,10 +31,9 @@ def run(workspace, *arguments):
     return done.stdout
 
 
-def test_what_was_found_is_shown_and_again_without_judging_twice(workspace, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "240")
+def test_what_was_found_is_shown_and_again_without_judging_twice(workspace):
     first = run(workspace, "--model", "churn")
-    assert "drift.training.features" in first
+    assert "churn/stable version 3  drift.training.features  FAIL" in first
     assert "sessions (effect" in first
     files = sorted(workspace.drift_verdicts().glob("*.json"))
     times = [path.stat().st_mtime_ns for path in files]
