@@ -94,9 +94,7 @@ def run_audit(site: Site, folder: Path) -> RunRecord:
     return run_pipeline(text, record, folder, clocks, lambda steps: None)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Task .* have no effect in the current local runner:UserWarning"
-)
+@pytest.mark.filterwarnings("ignore:Task .* have no effect in the current local runner:UserWarning")
 def test_the_compiled_pipeline_succeeds_where_nothing_differs(honest: Site, tmp_path: Path) -> None:
     record = run_audit(honest, tmp_path / "run")
     assert record.status == "succeeded"
@@ -105,9 +103,7 @@ def test_the_compiled_pipeline_succeeds_where_nothing_differs(honest: Site, tmp_
     assert pq.read_table(record.artifacts["skew-audit/differences"]).schema.equals(SKEW)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Task .* have no effect in the current local runner:UserWarning"
-)
+@pytest.mark.filterwarnings("ignore:Task .* have no effect in the current local runner:UserWarning")
 def test_the_compiled_pipeline_fails_with_the_signals_name(skewed: Site, tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="served rows differ from the batch path.*profile of plan"):
         run_audit(skewed, tmp_path / "run")
