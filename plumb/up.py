@@ -33,6 +33,9 @@ STOP_TIMEOUT_S = 60.0
 LOCK_TIMEOUT_S = 0.5
 """Somebody who only asks whether a plane runs holds the lock for an instant."""
 POLL_S = 0.05
+WHOLE_RATE_HELP = (
+    "Share of predictions logged with state and features, of servers whose service names none; rollouts see by it."
+)
 
 
 def up(
@@ -45,6 +48,7 @@ def up(
     ] = None,
     port: Annotated[int, typer.Option(help="Port of inference on 127.0.0.1; 0 takes a free one.")] = 8000,
     admin_port: Annotated[int, typer.Option(help="Port of the admin API on 127.0.0.1; 0 takes a free one.")] = 8001,
+    whole_rate: Annotated[float, typer.Option(min=0, max=1, help=WHOLE_RATE_HELP)] = 0.1,
 ) -> None:
     """Run services on this machine, stable and canary as processes of their own, until stopped by SIGTERM or Ctrl-C."""
     from inference.plane.documents import Documents
@@ -70,7 +74,7 @@ def up(
             stopping = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-            plane = Plane(PlaneSettings(port=port, admin_port=admin_port), documents, outside(settings))
+            plane = Plane(PlaneSettings(port=port, admin_port=admin_port), documents, outside(settings, whole_rate))
             await plane.run(stopping, announce)
 
         import uvloop
@@ -99,7 +103,7 @@ def down(ctx: typer.Context) -> None:
     typer.echo("plumb: stopped", err=True)
 
 
-def outside(settings: Settings) -> Outside:
+def outside(settings: Settings, whole_rate: float) -> Outside:
     """What the plane cannot know: how ``plumb serve`` is started, where logs go, and the clock."""
     from inference.plane.plane import Outside
     from inference.plane.process import Command
@@ -111,7 +115,8 @@ def outside(settings: Settings) -> Outside:
         words = [sys.executable, "-c", SERVER, "--workspace", str(workspace.root)]
         words += ["--control-database", settings.control_database] if settings.control_database else []
         words += ["serve", predictor.model, "--version", str(predictor.version), "--revision", predictor.name]
-        words += ["--port", "0", "--grpc-port", "0", *predictor.arguments]
+        words += ["--port", "0", "--grpc-port", "0", "--whole-rate", str(whole_rate)]
+        words += predictor.arguments  # of one that is given twice, the last counts
         return Command(words, {**os.environ, **dict(predictor.environment)})
 
     def log(service: Service, predictor: Predictor) -> Path:

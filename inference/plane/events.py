@@ -71,7 +71,8 @@ class SenderLimits:
 
 
 class EventSender:
-    """Sends events to one sink. Offering one never waits and never fails: what does not fit is dropped and counted.
+    """Sends events to one sink. Offering one never waits and never fails: where it does not fit, those that have waited
+    longest are dropped and counted, because a sink that comes back wants to know what happens now.
 
     A sink that refuses connections is tried again while the queue holds what comes; one that answers an error or not in time
     loses that event.
@@ -93,13 +94,21 @@ class EventSender:
         self._workers = [asyncio.create_task(self._work()) for _ in range(self._limits.workers)]
 
     def offer(self, event: LoggedEvent) -> None:
-        """Queue an event, or drop and count it."""
-        if self._queue.full() or self._waiting_bytes + len(event.body) > self._limits.bytes:
+        """Queue an event; the oldest make room for it."""
+        while not self._queue.empty() and (self._queue.full() or self._waiting_bytes + len(event.body) > self._limits.bytes):
+            self._drop(self._queue.get_nowait())
+        if self._waiting_bytes + len(event.body) > self._limits.bytes:
             self._count_dropped(QUEUE_FULL)
             return
         self._waiting_bytes += len(event.body)
         self._unfinished += 1
         self._queue.put_nowait(event)
+
+    def _drop(self, event: LoggedEvent) -> None:
+        self._waiting_bytes -= len(event.body)
+        self._unfinished -= 1
+        self._queue.task_done()
+        self._count_dropped(QUEUE_FULL)
 
     async def close(self, grace_s: float = 2.0) -> None:
         """Send what is waiting, for at most this long; the rest is dropped and counted."""

@@ -43,6 +43,8 @@ def _decide(gate: GateSpec, measured: Measurement, stage_users: int, about: tupl
     label = f"{gate.kind} ({worst.what})" if worst.what else gate.kind
     if _fails(worst, gate):
         outcome, text = Outcome.FAIL, f"{label}: worse by {worst.effect:.3g}, tolerated {gate.tolerance:g}"
+    elif measured.lacks and least > 0:
+        outcome, text = Outcome.INCONCLUSIVE, f"{label}: {measured.lacks}"
     elif measured.users < least:
         outcome, text = Outcome.INCONCLUSIVE, f"{label}: {measured.users} canary users of {least}"
     elif gate.proof == "bound" and not measured.upper <= gate.tolerance:

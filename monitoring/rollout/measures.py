@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from monitoring.rollout.evidence import LASTING, Evidence, Tally
 from monitoring.rollout.features_gate import KINDS, find_drifts
-from monitoring.rollout.histograms import MAX_SLICES, MISSING
+from monitoring.rollout.histograms import MAX_SLICES, MISSING, Histograms
 from monitoring.rollout.outcomes import SUMS
 from monitoring.rollout.sequential import (
     HARMS,
@@ -59,11 +59,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class Measurement:
-    """All that a gate saw. ``upper`` is how large the effect may still be, NaN if the gate has no such bound."""
+    """All that a gate saw. ``upper`` is how large the effect may still be, NaN if the gate has no such bound.
+
+    ``lacks`` says what must come before the gate can see harm at all, and so before it may pass; empty once nothing does.
+    """
 
     users: int
     readings: Sequence[Reading]
     upper: float = math.nan
+    lacks: str = ""
 
 
 def measure_errors(evidence: Evidence, price: float, needed: float) -> Measurement:
@@ -81,7 +85,7 @@ def measure_latency(evidence: Evidence, price: float, needed: float) -> Measurem
     tally = evidence.tallies["latency"]
     users = int(evidence.moment("timed")[1])
     if not evidence.firsts.ready:
-        return Measurement(users, [_nothing(needed)])
+        return _without_reference(evidence.firsts, users, needed)
     rises = rank_ratios(_present(evidence.firsts.shares)[1], SHIFTS[SHIFTS > 0], np.zeros(0))
     ranks = mix(log_wealth(_present(evidence.firsts.counts)[:, 1], rises, price))
     both = np.logaddexp(_event_wealth(tally, price), ranks) - math.log(2)
@@ -144,10 +148,11 @@ def _count_for_tuning(users: Floats) -> float:
 
 def measure_score(evidence: Evidence, price: float, needed: float) -> Measurement:
     """Any change of the distribution, mean and shape: half the stake on ranks, half on any difference between bins."""
-    users = int(evidence.moment("scored")[1])
     if not evidence.firsts.ready:
-        return Measurement(users, [_nothing(needed)])
+        return _without_reference(evidence.firsts, 0, needed)
     counts = _present(evidence.firsts.counts)[:, 0]
+    # Those who came before the bins were set are in nobody's count: they prove nothing.
+    users = int(counts[0, 1].sum())
     ranks = mix(log_wealth(counts, rank_ratios(_present(evidence.firsts.shares)[0], SHIFTS, SPREADS), price))
     both = np.logaddexp(ranks, log_wealth_any_shape(counts, price)) - math.log(2)
     return Measurement(users, _read_slices(evidence, both, distances(counts), needed))
@@ -166,7 +171,7 @@ def measure_features(evidence: Evidence, price: float, needed: float) -> Measure
     """Features of whole rows: missing, unseen, shifted."""
     rows = evidence.rows
     if not rows.names or not rows.ready:
-        return Measurement(rows.users(1), [_nothing(needed)])
+        return _without_reference(rows, rows.users(1), needed)
     readings = [
         Reading(f"{drift.feature} {drift.kind}", drift.log_wealth, drift.log_needed, drift.effect, KINDS.index(drift.kind))
         for drift in find_drifts(rows, price, needed)
@@ -210,6 +215,11 @@ def _read_slices(evidence: Evidence, wealth: Floats, effects: Floats, needed: fl
         cost = math.log(2 * MAX_SLICES)
         readings.append(Reading(f"slice {index}", float(wealth[index]), needed + cost, float(effects[index]), int(index)))
     return readings
+
+
+def _without_reference(reference: Histograms, users: int, needed: float) -> Measurement:
+    lacks = f"its reference has {len(reference.reference)} of {reference.wanted} stable users"
+    return Measurement(users, [_nothing(needed)], lacks=lacks)
 
 
 def _nothing(needed: float) -> Reading:

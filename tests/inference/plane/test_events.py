@@ -7,6 +7,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import orjson
 from planes.harness import Threaded, plane_in_thread, service, sink
 
 from inference.plane.events import RESPONSE, LoggedEvent, write_event
@@ -33,6 +34,14 @@ def test_an_event_is_written_as_cloudevents_binary_mode_says() -> None:
         "ce-latencyms": "1.250",
         "ce-retriedon": "stable",
     }
+
+
+def closed_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
 
 
 def log_to(url: str, mode: str = "all") -> dict[str, dict[str, str]]:
@@ -94,11 +103,21 @@ def test_a_slow_sink_slows_no_request_and_what_does_not_fit_is_counted(tmp_path:
         plane.until(lambda: plane.metric("plumb_plane_events_dropped_total", reason="queue_full") == 96)
 
 
+def test_the_events_that_have_waited_longest_make_room_for_new_ones(tmp_path: Path) -> None:
+    port = closed_port()
+    with plane_in_thread(tmp_path, events=20) as plane:
+        start(plane, f"http://127.0.0.1:{port}/")
+        for number in range(60):
+            plane.predict(f"u{number}")
+        with sink(port=port) as late:
+            plane.until(lambda: len(late.events) == 24)
+        about = {orjson.loads(body)["instances"][0]["entity_id"] for _, body in late.of("request")}
+    # The first 4 events were being sent (users 0 and 1), the newest 20 waited (users 50 to 59).
+    assert about == {"u0", "u1", *(f"u{number}" for number in range(50, 60))}
+
+
 def test_a_sink_that_comes_back_gets_what_waited_and_one_that_refuses_loses_it(tmp_path: Path) -> None:
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
+    port = closed_port()
     with plane_in_thread(tmp_path) as plane:
         start(plane, f"http://127.0.0.1:{port}/")
         for number in range(5):

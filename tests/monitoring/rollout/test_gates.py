@@ -59,6 +59,26 @@ def test_too_few_users_are_inconclusive():
     assert verdicts["labels"].outcome is Outcome.PASS  # waits for nobody
 
 
+def test_no_gate_that_needs_a_reference_passes_before_it_is_complete():
+    # 200 users of stable are fewer than the 256 that set the bins: whatever the canary scores, it could not be told.
+    seen = requests(400, share=0.5, users=400)
+    few = replace(seen, score=np.where(seen.arm == 1, 0.99, seen.score).astype(np.float32))
+    plan = replace(PLAN, stages=(Stage(50, 1, 10),))
+    verdicts = verdicts_of(fold(begin(plan), few), plan)
+    for gate in ("score", "latency", "features"):
+        assert verdicts[gate].outcome is Outcome.INCONCLUSIVE
+    stable_users = np.unique(few.entity[few.arm == 0]).size
+    assert verdicts["score"].text == f"score: its reference has {stable_users} of 256 stable users"
+
+
+def test_users_who_came_before_the_reference_was_complete_prove_nothing():
+    seen = requests(600, share=0.5, users=600)
+    evidence = fold(begin(replace(PLAN, stages=(Stage(50, 1, 10),))), seen)
+    score = verdicts_of(evidence, replace(PLAN, stages=(Stage(50, 1, 200),)))["score"]
+    assert evidence.firsts.ready or score.outcome is Outcome.INCONCLUSIVE
+    assert score.evidence["users"] == evidence.firsts.counts[0, 0, 1].sum() < evidence.moment("scored")[1]
+
+
 @pytest.mark.parametrize(
     ("kind", "gate", "told"),
     [
