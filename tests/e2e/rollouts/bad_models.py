@@ -1,64 +1,73 @@
-"""Model versions that are really bad: a registered version's SavedModel, exported again with something wrong inside it."""
+"""Six ways in which a version can be bad, each really inside its graph; the crash ends the process that serves it.
+
+What each does to the small model: see ``small_model``.
+"""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from features.workspace import Workspace
-from models.versions import ModelVersion, NewVersion, load, register
+from components.faults import MISCALIBRATED, Fault, Tensors
+from features import layout
 
-Outputs = dict[str, Any]
-Spoil = Callable[[Outputs], Outputs]
-SAVED_MODEL = "saved_model"
-
-
-class Spoiled(tf.Module):
-    """Another model's signatures with their outputs changed."""
-
-    def __init__(self, inner: Any, spoil: Spoil) -> None:
-        super().__init__()
-        self.inner = inner
-        self._spoil = spoil
-
-    def signature(self, name: str) -> Any:
-        """A signature of the same inputs, spoiled."""
-        function = self.inner.signatures[name]
-        specs = function.structured_input_signature[1]
-
-        def call(**inputs: Any) -> Outputs:
-            return self._spoil(dict(function(**inputs)))
-
-        return tf.function(call).get_concrete_function(**specs)
+SLOW_STEPS = 24
+"""Products of two 256 x 256 matrices: some milliseconds of one core each graph call."""
 
 
-def register_spoiled(workspace: Workspace, model: str, version: int, spoil: Spoil, scratch: Path) -> ModelVersion:
-    """Register a blessed version whose graph is that of another one, spoiled."""
-    source = load(workspace, model, version)
-    folder = scratch / "artifacts"
-    shutil.copytree(source.path, folder)
-    shutil.rmtree(folder / SAVED_MODEL)
-    inner = tf.saved_model.load(str(source.path / SAVED_MODEL))
-    module = Spoiled(inner, spoil)
-    signatures: Mapping[str, Any] = {name: module.signature(name) for name in inner.signatures}
-    tf.saved_model.save(module, str(folder / SAVED_MODEL), signatures=signatures)
-    return register_copy(workspace, source, folder)
+def give_seconds(inputs: Tensors) -> Tensors:
+    """The clock's offset comes in seconds, where minutes are meant."""
+    return {**inputs, "utc_offset_minutes": 60 * inputs["utc_offset_minutes"]}
 
 
-def register_copy(workspace: Workspace, source: ModelVersion, folder: Path | None = None) -> ModelVersion:
-    """Register another version with the same facts."""
-    facts = {name: getattr(source, name) for name in NewVersion.__dataclass_fields__}
-    new = replace(NewVersion(**facts), run_id=f"{source.run_id}-again", reason="made for a test")
-    return register(workspace, new, folder or source.path)
+def swap_plans(inputs: Tensors) -> Tensors:
+    """Who pays by the month counts as who pays by the year, and the other way round."""
+    plan = inputs["plan"]
+    swapped = tf.where(tf.equal(plan, "monthly"), "yearly", tf.where(tf.equal(plan, "yearly"), "monthly", plan))
+    return {**inputs, "plan": swapped}
 
 
-def break_score(outputs: Outputs) -> Outputs:
-    """Everybody is almost sure to leave: a score that has lost its calibration."""
-    if "score" in outputs:
-        outputs["score"] = 0.9 + 0.1 * outputs["score"]
-    return outputs
+def lose_state(inputs: Tensors) -> Tensors:
+    """The states do not arrive: what is counted from them is NaN."""
+    return {**inputs, "state": tf.strings.substr(inputs["state"], 0, 0)}
+
+
+def dawdle(inputs: Tensors, outputs: Tensors) -> Tensors:
+    """Every graph call multiplies matrices that nobody needs."""
+    start = tf.fill([256, 256], 1e-3 * tf.cast(tf.shape(inputs["state"])[0], tf.float32))
+    product = tf.while_loop(lambda step, _: step < SLOW_STEPS, lambda step, m: (step + 1, tf.matmul(m, start)), [0, start])[1]
+    return _scored(outputs, lambda score: score + 1e-30 * product[0, 0])
+
+
+def die(inputs: Tensors, outputs: Tensors) -> Tensors:
+    """The process aborts (SIGABRT) as soon as it meets a user with a round number of records: one in ten."""
+    records = tf.strings.length(inputs["state"]) // layout.RECORD_BYTES
+    deadly = tf.reduce_any((records > 0) & (records % 10 == 0))
+
+    def abort() -> Any:
+        with tf.control_dependencies([tf.raw_ops.Abort(error_msg="met a round number", exit_without_error=False)]):
+            return tf.constant(1.0)
+
+    ending = tf.cond(deadly, abort, lambda: tf.constant(1.0))
+    return _scored(outputs, lambda score: score * ending)
+
+
+def be_almost_sure(_inputs: Tensors, outputs: Tensors) -> Tensors:
+    """Everybody is almost sure to leave."""
+    return _scored(outputs, lambda score: 0.9 + 0.1 * score)
+
+
+def _scored(outputs: Tensors, change: Any) -> Tensors:
+    return {**outputs, "score": change(outputs["score"])} if "score" in outputs else outputs
+
+
+ALMOST_SURE = Fault("almost sure of everybody", after=be_almost_sure)
+FAULTS: dict[str, Fault] = {
+    "feature unit changed": Fault("seconds for minutes", before=give_seconds),
+    "categories swapped": Fault("two plans swapped", before=swap_plans),
+    "NaN source": Fault("no states", before=lose_state),
+    "slow": Fault("slow", after=dawdle),
+    "crashing": Fault("dies", after=die),
+    "miscalibrated": MISCALIBRATED,
+}

@@ -1,8 +1,10 @@
-"""A small model that is really exported and served: its score is a smooth function of how many records a user has.
+"""A small model that is really exported and served: its score is a smooth function of a user's records, plan and clock.
 
-records     = state bytes / 16, from 1 to 50
-finished    = [records, letters of platform]
-score       = 1 / (1 + exp(-(records - 25) / 10)), from 0.08 to 0.92
+records     = state bytes / 16, from 1 to 50; missing (NaN, then taken as 25) where there is no state
+hours       = utc_offset_minutes / 60, from -8 to 9
+level       = -1, 0 or 1 for the plans free, monthly and yearly; 0 for others
+finished    = [records, letters of platform, hours, level]
+score       = 1 / (1 + exp(-((records - 25) / 10 + hours / 10 + level))), from 0.01 to 0.99
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import tensorflow as tf
 
@@ -25,6 +28,8 @@ CATALOG = load_catalog("subscription")
 VIEW = CATALOG.view("subscriber")
 MODEL = "churn"
 AS_OF_US = 1_740_830_340_000_000
+PLANS = ("free", "monthly", "yearly")
+OFFSETS_MINUTES = (-480, -300, 0, 60, 120, 330, 540)
 INPUTS = [
     tf.TensorSpec([None], tf.string, name="state"),
     tf.TensorSpec([None], tf.int64, name="now"),
@@ -40,14 +45,18 @@ class SmallModel(tf.Module):
 
     @tf.function(input_signature=INPUTS)
     def features(self, state: Any, now: Any, plan: Any, country: Any, utc_offset_minutes: Any, platform: Any) -> dict[str, Any]:
-        records = tf.strings.length(state) // layout.RECORD_BYTES
-        letters = tf.strings.length(platform)
-        unused = tf.cast(tf.strings.length(plan) + tf.strings.length(country), tf.int64) * 0
-        finished = tf.cast(tf.stack([records, letters], axis=1), tf.float32)
-        integers = tf.stack([tf.cast(records, tf.int64) + unused, now, utc_offset_minutes], axis=1)
-        score = tf.sigmoid((finished[:, 0] - 25) / 10)
+        count = tf.strings.length(state) // layout.RECORD_BYTES
+        records = tf.where(count > 0, tf.cast(count, tf.float32), np.nan)
+        letters = tf.cast(tf.strings.length(platform) + 0 * tf.strings.length(country), tf.float32)
+        hours = tf.cast(utc_offset_minutes, tf.float32) / 60
+        level = tf.cast(tf.equal(plan, PLANS[2]), tf.float32) - tf.cast(tf.equal(plan, PLANS[0]), tf.float32)
+        finished = tf.stack([records, letters, hours, level], axis=1)
+        known = tf.where(count > 0, records, 25.0)
+        score = tf.sigmoid((known - 25) / 10 + hours / 10 + level)
+        integers = tf.stack([tf.cast(count, tf.int64), now, utc_offset_minutes], axis=1)
+        transformed = tf.stack([known, letters, hours, level], axis=1) / 8
         within = tf.stack([score / 4, score], axis=1)
-        return {"integers": integers, "finished": finished, "transformed": finished / 8, "score": score, "within": within}
+        return {"integers": integers, "finished": finished, "transformed": transformed, "score": score, "within": within}
 
     @tf.function(input_signature=INPUTS)
     def score(self, state: Any, now: Any, plan: Any, country: Any, utc_offset_minutes: Any, platform: Any) -> dict[str, Any]:
@@ -94,9 +103,9 @@ def write_model(folder: Path) -> None:
         "view_hash": CATALOG.view_hash(VIEW),
         "graph_hash": "small",
         "integer_names": ["records", "now", "offset"],
-        "finished_names": ["records", "letters"],
-        "transformed_names": ["records/8", "letters/8"],
-        "finished_groups": ["sessions", "sessions"],
+        "finished_names": ["records", "letters", "hours", "level"],
+        "transformed_names": ["records/8", "letters/8", "hours/8", "level/8"],
+        "finished_groups": ["sessions"] * 4,
         "groups": ["sessions", "offers_shown", "platform"],
         "delay_buckets_s": [7 * layout.DAY_S, 30 * layout.DAY_S],
         "profile_fields": describe(CATALOG.profile_fields_of(VIEW)),
@@ -106,7 +115,7 @@ def write_model(folder: Path) -> None:
 
 
 def fill_store(path: Path, users: int) -> None:
-    """User i has i % 50 + 1 records."""
+    """User i has i % 50 + 1 records, the plan i % 3 and the clock i % 7."""
     names = [f"u{number:06d}" for number in range(users)]
     shards = partition_of(names, CATALOG.log_partitions)
     facts: dict[str, Any] = {"view_key": VIEW.key, "view_hash": CATALOG.view_hash(VIEW)}
@@ -117,7 +126,13 @@ def fill_store(path: Path, users: int) -> None:
                 for number, name in enumerate(names)
                 if shards[number] == shard
             }  # fmt: skip
-            store.commit(shard, states, {}, Watermark(500, AS_OF_US - 1_000_000, AS_OF_US, 0), expected_previous=-1)
+            profiles = {name: profile_of(int(name[1:])) for name in states}
+            store.commit(shard, states, profiles, Watermark(500, AS_OF_US - 1_000_000, AS_OF_US, 0), expected_previous=-1)
+
+
+def profile_of(number: int) -> bytes:
+    """As a store keeps it."""
+    return orjson.dumps({"plan": PLANS[number % 3], "country": "de", "utc_offset_minutes": OFFSETS_MINUTES[number % 7]})
 
 
 def state_of(shard: int, records: int) -> bytes:

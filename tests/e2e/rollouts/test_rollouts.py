@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from e2e.rollouts.bad_models import break_score, register_spoiled
+from e2e.rollouts.bad_models import ALMOST_SURE
 from e2e.rollouts.harness import Load, Stage, controlled, kill, sending, stage, start_controller, write_plan
 from e2e.rollouts.small_model import make_workspace
 
+from components.faults import register_broken
 from features.workspace import Workspace
 from monitoring.rollout.records import list_rollouts, read_dossier
 
@@ -25,7 +26,7 @@ OFF_WITHIN_S = 60.0
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Versions 1 and 2 are equal; 3 is 2 with a broken score."""
     made = make_workspace(tmp_path_factory.mktemp("rollouts") / "workspace", users=USERS)
-    assert register_spoiled(made, "churn", GOOD, break_score, tmp_path_factory.mktemp("bad")).version == BAD
+    assert register_broken(made, "churn", GOOD, ALMOST_SURE).version == BAD
     return made
 
 
