@@ -22,6 +22,8 @@ from transforms.export import MODEL_RECORD, SAVED_MODEL, load_finisher
 from transforms.plan import plan_graph
 
 MOST_ROWS: Final = 20_000
+LEAST_ROWS: Final = 5_000
+NEWEST_PART: Final = 10
 CLOCK: Final = ("local_hour",)
 """Features that tell the time of the request and nothing of the user."""
 
@@ -29,7 +31,8 @@ CLOCK: Final = ("local_hour",)
 def write_drift_reference(model: str, rows_path: Path, exported: Path, evaluation: Evaluation, *, seed: int) -> None:
     """Write ``reference.parquet`` beside an exported model.
 
-    Rows are drawn by the seed from all training rows but the copies for unknown users; the exported model finishes and scores
+    Rows are drawn by the seed from the newest tenth of the training rows, copies for unknown users apart: counts over a
+    lifetime grow as a log does, so older ones would differ from what is served at once. The exported model finishes and scores
     them, so that they are to the bit what it would serve. It has learned from most of them.
 
     Args:
@@ -39,14 +42,21 @@ def write_drift_reference(model: str, rows_path: Path, exported: Path, evaluatio
     """
     catalog, view = declarations_of(model)
     rows = pq.read_table(rows_path)
-    rows = _thin(rows.filter(pc.and_(pc.not_equal(rows["split"], COLD), pc.greater(pc.binary_length(rows["state"]), 0))), seed)
+    rows = rows.filter(pc.and_(pc.not_equal(rows["split"], COLD), pc.greater(pc.binary_length(rows["state"]), 0)))
+    labels = rows["label"].filter(rows["matured"])
+    rows = _thin(_take_newest(rows), seed)
     plan = plan_graph(catalog, view)
     outputs = load_finisher(exported / SAVED_MODEL, plan)(rows)
     features = name_features(outputs, rows, json.loads((exported / MODEL_RECORD).read_text(encoding="utf-8")))
     unobserved = [entry.name for entry in view.request if _is_default(rows, entry)]
     kept = {name: values for name, values in features.items() if name not in unobserved}
     groups = dict(zip(plan.finished_names, plan.finished_groups, strict=True))
-    facts = ReferenceFacts(divide_importance(evaluation, {name: groups.get(name, name) for name in kept}), tuple(unobserved))
+    facts = ReferenceFacts(
+        divide_importance(evaluation, {name: groups.get(name, name) for name in kept}),
+        tuple(unobserved),
+        len(labels),
+        int(pc.sum(labels).as_py() or 0),
+    )
     label = pc.if_else(rows["matured"], rows["label"], None)
     fixed = {"now": rows["now"], "score": pa.array(outputs["score"]), "label": label}
     write_reference(exported / REFERENCE_FILE, {name: _whole(values) for name, values in fixed.items()}, kept, facts)
@@ -79,6 +89,12 @@ def divide_importance(evaluation: Evaluation, groups: Mapping[str, str]) -> dict
 
 def _is_default(rows: pa.Table, entry: Field) -> bool:
     return bool(pc.all(pc.equal(rows[entry.name].fill_null(entry.default), entry.default)).as_py())
+
+
+def _take_newest(rows: pa.Table) -> pa.Table:
+    """The newest tenth, or as many as are enough to be told apart by the hour of the day."""
+    wanted = max(rows.num_rows // NEWEST_PART, LEAST_ROWS)
+    return rows.take(pc.sort_indices(rows["now"])[-wanted:])
 
 
 def _thin(rows: pa.Table, seed: int) -> pa.Table:

@@ -35,10 +35,14 @@ class ReferenceFacts:
             equally among its features.
         unobserved: features of the model of which the training rows know nothing but a default: request fields that no
             event carries. They are not in the file, since every request would differ from them.
+        labels, positives: matured labels among all training rows, and how many of them are 1; the file's rows are the newest
+            ones, whose labels may all be open.
     """
 
     importance: Mapping[str, float] = field(default_factory=dict)
     unobserved: tuple[str, ...] = ()
+    labels: int = 0
+    positives: int = 0
 
 
 def write_reference(path: Path, fixed: Mapping[str, pa.Array], features: Mapping[str, pa.Array], facts: ReferenceFacts) -> None:
@@ -49,7 +53,7 @@ def write_reference(path: Path, fixed: Mapping[str, pa.Array], features: Mapping
         features: (n,) float32 or string by feature.
     """
     fields = [*_FIXED, *(pa.field(f"{PREFIX}{name}", values.type) for name, values in features.items())]
-    facts_json = json.dumps({"importance": dict(facts.importance), "unobserved": list(facts.unobserved)})
+    facts_json = json.dumps({**facts.__dict__, "importance": dict(facts.importance), "unobserved": list(facts.unobserved)})
     schema = pa.schema(fields, metadata={_FACTS: facts_json.encode()})
     arrays = [*(fixed[each.name].cast(each.type) for each in _FIXED), *features.values()]
     partial = path.with_name(f"{path.name}.partial")
@@ -71,7 +75,7 @@ def read_reference(path: Path) -> tuple[pa.Table, ReferenceFacts]:
         raise _refusal(path, " ".join(str(error).split())) from error
     if known:
         raise _refusal(path, f"{known[0].name} of another type")
-    return table, ReferenceFacts(facts["importance"], tuple(facts["unobserved"]))
+    return table, ReferenceFacts(**{**facts, "unobserved": tuple(facts["unobserved"])})
 
 
 def _refusal(path: Path, got: str) -> StoreError:

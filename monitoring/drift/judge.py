@@ -136,10 +136,13 @@ def _judge_quality(case: _Case, prepared: Prepared, findings: Sequence[Finding])
     evidence: dict[str, Evidence] = {"findings": len(findings), "too_few": len(prepared.too_few)}
     if findings:
         return _report_findings(case, findings, evidence)
-    if prepared.too_few:
-        text = f"too few present values of {', '.join(prepared.too_few[:MOST_NAMED])}"
-        return case.verdict(QUALITY, Outcome.INCONCLUSIVE, text, evidence)
-    return case.verdict(QUALITY, Outcome.PASS, "data are as they were", evidence)
+    if not prepared.too_few:
+        return case.verdict(QUALITY, Outcome.PASS, "data are as they were", evidence)
+    # A rarely present feature is no blindness; none at all is.
+    outcome = Outcome.PASS if prepared.columns else Outcome.INCONCLUSIVE
+    named = ", ".join(prepared.too_few[:MOST_NAMED])
+    text = f"no bad data; {len(prepared.too_few)} features with too few present values to be tested: {named}"
+    return case.verdict(QUALITY, outcome, text, evidence)
 
 
 def _judge_features(case: _Case, prepared: Prepared) -> tuple[Verdict, Ranking]:
@@ -193,7 +196,8 @@ def _judge_score(case: _Case) -> list[Verdict]:
 
 def _judge_labels(case: _Case) -> list[Verdict]:
     """Only as labels mature: windows of fresh rows have none."""
-    old, new = _present(case.old.label), _present(case.new.label)
+    known = case.old.label if case.reference.labels is None else case.reference.labels
+    old, new = _present(known), _present(case.new.label)
     if min(len(old), len(new)) < case.settings.least_rows:
         return []
     p_value, chance = compare_shares(old > 0, new > 0), case.chance(LABELS)

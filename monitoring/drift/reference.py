@@ -26,6 +26,7 @@ class Reference:
         sample: the rows.
         scores: rows to hold scores against, where those are others: more rows have a score than were logged whole.
         importance: of features to the model, by name.
+        labels: matured labels to hold labels against, where those are others than the sample's.
         period_h: rows are drawn by the window's hours of so long a period: 168, hours of the week; 24, hours of the day; 0
             takes all of them.
     """
@@ -35,6 +36,7 @@ class Reference:
     importance: Mapping[str, float] = field(default_factory=dict)
     period_h: int = 0
     scores: Sample | None = None
+    labels: Floats | None = None
 
     def beside(self, window: Sample, settings: DriftSettings, *, scores: bool = False) -> Sample:
         """Rows that the window (or, with ``scores``, its scores) may fairly be held against; none where its hours have too
@@ -65,7 +67,8 @@ def read_training_reference(path: Path, settings: DriftSettings) -> Reference:
         label=to_floats(table["label"]),
     )
     periods = (period for period in (WEEK_HOURS, DAY_HOURS) if covers(sample, period, settings.least_rows))
-    return Reference(TRAINING, sample, facts.importance, next(periods, 0))
+    labels = np.repeat(np.array([1, 0], np.float32), [facts.positives, facts.labels - facts.positives])
+    return Reference(TRAINING, sample, facts.importance, next(periods, 0), labels=labels)
 
 
 def stack(columns: list[Floats], rows: int) -> Floats:

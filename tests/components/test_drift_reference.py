@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
+from components import drift_reference
 from components.drift_reference import divide_importance, write_drift_reference
 from features import layout
 from features.catalogs import load_catalog
@@ -73,6 +74,19 @@ def test_rows_of_known_users_are_kept_with_their_scores_and_matured_labels(folde
     # d has no state and e is a copy for unknown users: serving calls such rows cold, and drift leaves them out.
     assert table["score"].to_pylist() == pytest.approx([0.06, 0.12, 0.18])
     assert table["label"].to_pylist() == [1, 0, None]
+
+
+def test_matured_labels_of_all_known_users_are_counted(folder: Path) -> None:
+    _, facts = read_reference(folder / REFERENCE_FILE)
+    assert (facts.labels, facts.positives) == (2, 1)
+
+
+def test_rows_are_the_newest_part_but_enough_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift_reference, "LEAST_ROWS", 2)
+    monkeypatch.setattr(drift_reference, "NEWEST_PART", 3)
+    for rows, newest in ((9, [9, 8, 7]), (5, [5, 4]), (1, [1])):
+        now = pa.array(range(1, rows + 1))
+        assert sorted(drift_reference._take_newest(pa.table({"now": now}))["now"].to_pylist(), reverse=True) == newest
 
 
 def test_features_are_named_and_what_the_graph_calls_missing_is_null(folder: Path) -> None:

@@ -13,7 +13,7 @@ from features.reference import REFERENCE_FILE, ReferenceFacts, read_reference, w
 
 FIXED = {"now": pa.array([1, 2], pa.int64()), "score": pa.array([0.5, 0.25]), "label": pa.array([1, None], pa.int64())}
 FEATURES = {"score": pa.array([1.5, None], pa.float32()), "plan": pa.array(["pro", "basic"])}
-FACTS = ReferenceFacts({"score": 0.5, "plan": 0.0}, ("platform",))
+FACTS = ReferenceFacts({"score": 0.5, "plan": 0.0}, ("platform",), labels=3, positives=1)
 
 
 def test_what_was_written_is_read_and_a_feature_may_be_called_as_a_fixed_column(tmp_path: Path) -> None:

@@ -44,7 +44,12 @@ def write_version(workspace: Workspace, version: int, rng: np.random.Generator, 
         "since_s": pa.array(drawn["since_s"], mask=drawn["missing"]),
         "plan": pa.array(drawn["plan"].tolist(), pa.string()),
     }
-    write_reference(folder / REFERENCE_FILE, fixed, features, ReferenceFacts({"sessions": 0.02, "plan": 0.01}, ("age",)))
+    write_reference(
+        folder / REFERENCE_FILE,
+        fixed,
+        features,
+        ReferenceFacts({"sessions": 0.02, "plan": 0.01}, ("age",), labels=rows, positives=rows // 10),
+    )
     return folder
 
 

@@ -126,6 +126,15 @@ def test_a_feature_with_too_few_present_values_is_not_tested(draw, settings):
     prepared = prepare(reference, window, settings, CHANCE)
 
     assert prepared.too_few == ("f0",)
+    verdict = by_monitor(judge(reference, window, settings))["quality"]
+    assert verdict.outcome is Outcome.PASS
+    assert "to be tested: f0" in verdict.text
+
+
+def test_a_window_of_which_no_feature_can_be_tested_is_inconclusive(draw, settings):
+    reference, window = draw(1_000), draw(1_000)
+    for sample in (reference, window):
+        sample.numbers[50:] = np.nan
     assert by_monitor(judge(reference, window, settings))["quality"].outcome is Outcome.INCONCLUSIVE
 
 
