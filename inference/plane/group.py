@@ -109,7 +109,7 @@ class Group:
             self._serving = wanted
         elif not _same_model(self._serving, wanted):
             # Until the successor is ready: whoever runs its version, such as a canary under promotion; else the one before.
-            fallback = self._serving if self._serving.ready else wanted
+            fallback = self._serving if self._serving.usable else wanted
             self._serving = next((one for one in self._revisions.values() if _same_model(one, wanted)), fallback)
         canary = self._service.canary
         candidate = self._revisions.get(canary.predictor) if canary is not None else None
@@ -117,7 +117,7 @@ class Group:
         self._route = Route(
             service=self._service.name,
             split=Split(self._service.name, self._service.salt, percent, self._service.split, self._chance),
-            stable=self._serving if self._serving.ready else None,
+            stable=self._serving if self._serving.usable else None,
             canary=candidate if percent else None,
             logger=self._service.logger,
             sender=self._sender,

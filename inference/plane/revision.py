@@ -25,6 +25,8 @@ class Revision:
     Attributes:
         predictor: what it runs.
         ready: whether its model answers now.
+        usable: whether its process lives and its model has answered: a stable revision is asked then, also while it is too
+            busy to answer probes, because nobody stands in for it.
         in_flight: requests that it is answering.
         restarts: times that its process ended unasked.
         port, pid: of its process; None while there is none that listens.
@@ -42,6 +44,7 @@ class Revision:
         """
         self.predictor = predictor
         self.ready = False
+        self.usable = False
         self.in_flight = 0
         self.restarts = 0
         self.port: int | None = None
@@ -129,7 +132,8 @@ class Revision:
             await asyncio.wait((ending, stopping, watching), return_when=asyncio.FIRST_COMPLETED)
         finally:
             # Told to stop, it may finish; one that hangs or never got ready has had its time.
-            self._set_ready(False)
+            self.usable = False
+            self._set_ready(False, changed=True)
             code = await process.end(self._settings.stop_timeout_s if self._stopping.is_set() else 0)
             watching.cancel()
             stopping.cancel()
@@ -166,10 +170,11 @@ class Revision:
         """Seconds since its process was first ready; 0 where it never was."""
         return 0.0 if self._ready_since_s is None else asyncio.get_running_loop().time() - self._ready_since_s
 
-    def _set_ready(self, ready: bool) -> None:
+    def _set_ready(self, ready: bool, *, changed: bool = False) -> None:
         if ready and self._ready_since_s is None:
             self._ready_since_s = asyncio.get_running_loop().time()
-        if ready != self.ready:
+            self.usable = True
+        if changed or ready != self.ready:
             self.ready = ready
             self._changed(self)
 
