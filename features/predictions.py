@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -143,6 +143,31 @@ def read_new(folder: Path, cursor: Cursor, *, limit: int, revision: str | None =
     return Read(pa.concat_tables(tables), position)
 
 
+def read_segment(path: Path, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
+    """(number, rows) of a segment's whole frames, rows in the columns named; ``erase`` leaves the numbers as they are.
+
+    Raises:
+        EventLogError: the segment is damaged.
+    """
+    for number, rows in _read_frames(path, 0, None, sorted(PREDICTION.get_field_index(name) for name in columns)):
+        yield number, rows.select(columns)
+
+
+def reaches(path: Path, time_us: int) -> bool:
+    """Whether a segment may hold a row answered at a time, UTC microseconds, or later."""
+    return any(True for _ in _read_frames(path, 0, time_us))
+
+
+def count_frames(path: Path) -> int:
+    """Frames of a segment by their headers alone, a torn one at its end included."""
+    count = position = 0
+    with suppress(FileNotFoundError), path.open("rb") as file:  # expired since it was listed
+        while frame := read_header(file.read(HEADER_BYTES)):
+            count, position = count + 1, position + frame.frame_bytes
+            file.seek(position)
+    return count
+
+
 def erase(folder: Path, entity_ids: Collection[str]) -> int:
     """Remove every row of these entities, also beside writers; readers see a segment before or after, never between.
 
@@ -159,7 +184,7 @@ def expire(folder: Path, before_us: int) -> int:
     """Remove the segments all of whose rows were answered before a time; returns how many."""
     removed = 0
     for path in list_segments(folder):
-        if not any(True for _ in _read_frames(path, 0, before_us)):
+        if not reaches(path, before_us):
             path.unlink()
             path.with_name(f"{path.name}.partial").unlink(missing_ok=True)  # of a deletion that a crash ended
             removed += 1

@@ -124,6 +124,28 @@ null but for a sample of whole rows: state bytes, profile values and request fie
 """
 
 
+SERVED_LABEL: Final = pa.schema(
+    [
+        pa.field("request_id", pa.string(), nullable=False),
+        pa.field("entity_id", pa.string(), nullable=False),
+        pa.field("answered_at", TIME, nullable=False),
+        pa.field("now", TIME, nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("model_version", pa.int64(), nullable=False),
+        pa.field("revision", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("label", pa.int8(), nullable=False),
+        pa.field("matured_at", TIME, nullable=False),
+        pa.field("known_at", TIME, nullable=False),
+    ]
+)
+"""What became of a logged prediction: the first columns are its own, ``label`` is 0 or 1 as known at ``known_at``.
+
+``matured_at`` is ``now`` plus the label's horizon and delay; ``known_at`` is never before it. A row is written once and never
+changed, so an event that reaches the log later than the label's delay allows for does not alter it.
+"""
+
+
 SKEW: Final = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),

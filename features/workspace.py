@@ -64,6 +64,10 @@ class Workspace:
         """Folder of the rows that a model's servers have answered with, in segment files."""
         return self.root / "predictions" / model
 
+    def served_labels(self, model: str) -> Path:
+        """Delta table of what became of a model's predictions, once that was known."""
+        return self.root / "labels" / model
+
     def services(self) -> Path:
         """Folder of the local data plane: one JSON file a service, its servers' logs, and its lock."""
         return self.root / "services"

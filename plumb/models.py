@@ -16,6 +16,7 @@ from rich.table import Table
 from plumb.backtest import backtest
 from plumb.delays import delays
 from plumb.instants import now_us, show_instant
+from plumb.labels import labels
 from plumb.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Registered model versions and model specs.", no_args_is_help=True)
 app.command("backtest")(backtest)
 app.command("delays")(delays)
+app.command("labels")(labels)
 console = Console()
 
 JSON_HELP = "Print JSON instead of a table."
