@@ -23,6 +23,7 @@ CODE := $(ROOMS) tests $(wildcard benchmarks)
 # Two test processes: one per core of the smallest machine we aim at, about 2 GB each with TensorFlow. A file stays in
 # one process, so that a module's fixtures (a fitted graph, a server) are built once.
 TEST_PROCESSES ?= 2
+SECONDS_LONG ?= 600
 # Of uv, where it is there; else of a small environment that holds only uv.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo $(TOOLS)/bin/uv)
 UV_READY := $(if $(filter uv,$(UV)),,$(TOOLS)/.ready)
@@ -30,14 +31,14 @@ UV_READY := $(if $(filter uv,$(UV)),,$(TOOLS)/.ready)
 export PYTHONSAFEPATH := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup demo test e2e check bench bench-online bench-serving bench-stream bench-rollouts bench-drift audit format lock clean python
+.PHONY: help setup demo test e2e check bench bench-online bench-serving bench-stream bench-rollouts bench-drift audit chaos format lock clean python
 
 help:  ## list the targets (this)
-	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready $(MONITORING)/.ready  ## create both locked environments, or bring them up to date
 
-demo: $(VENV)/.ready  ## simulate, import, train, serve and ask a churn model, end to end
+demo: $(VENV)/.ready  ## simulate, import, train, serve, ask and roll out a churn model, end to end
 	$(VENV)/bin/plumb demo --workspace demo-workspace
 
 test: $(VENV)/.ready $(MONITORING)/.ready  ## run all tests in both environments (CI runs this)
@@ -74,6 +75,9 @@ bench-rollouts: $(VENV)/.ready  ## simulate rollouts: good canaries rolled back,
 
 bench-drift: $(MONITORING)/.ready  ## measure drift detection: time, false alarms of null days, seasons, delay
 	$(MONITORING)/bin/python -m benchmarks.drift
+
+chaos: $(VENV)/.ready  ## kill controller, plane and servers at random while versions are rolled out (SECONDS_LONG=600)
+	PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.chaos --seconds $(SECONDS_LONG)
 
 audit: $(VENV)/.ready  ## serve a million rows from a live, killed and restarted stream, then make all of them again
 	PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.audit
