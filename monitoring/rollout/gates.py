@@ -8,19 +8,15 @@ between what a gate looks at (slices, features): P(any of them ever fails an equ
 from __future__ import annotations
 
 import math
-from typing import Final
 
 import numpy as np
 
 from features.layout import US_PER_S
 from monitoring.rollout.evidence import Evidence
-from monitoring.rollout.measures import MEASURERS, Measurement, Reading
+from monitoring.rollout.measures import MEASURERS, SPLITS, Measurement, Reading
 from monitoring.rollout.plan import GateSpec, Plan
 from monitoring.rollout.sequential import log_threshold, log_wealth, mix
 from monitoring.verdicts import Finding, Outcome, Severity, Verdict
-
-SPLITS: Final = np.array([[0.5], [0.67], [0.8], [1.25], [1.5], [2.0]])
-"""Bets on a traffic split other than the plan's."""
 
 
 def judge(evidence: Evidence, plan: Plan, now_us: int, subject: str = "canary") -> tuple[Verdict, ...]:
@@ -51,6 +47,8 @@ def _decide(gate: GateSpec, measured: Measurement, stage_users: int, about: tupl
         outcome, text = Outcome.INCONCLUSIVE, f"{label}: may be worse by {measured.upper:.3g}, tolerated {gate.tolerance:g}"
     elif gate.proof == "bound":
         outcome, text = Outcome.PASS, f"{label}: at most {measured.upper:.3g} worse, tolerated {gate.tolerance:g}"
+    elif gate.kind == "labels" and not measured.users:
+        outcome, text = Outcome.PASS, f"{gate.kind}: none of the canary's has matured, and the plan waits for none"
     else:
         outcome, text = Outcome.PASS, f"{label}: no harm found in {measured.users} canary users"
     numbers: dict[str, Finding] = {

@@ -35,6 +35,10 @@ PROOF_LEVEL: Final = 0.05
 """The chance that a "bound" proof passes a canary that is worse than the tolerance."""
 LASTING_LEVEL: Final = 0.01
 """The chance that pauses alone, as frequent in stable's process, ever pass for lasting slowness in one stage."""
+SPLIT_LEVEL: Final = 0.01
+"""The chance that bets on values are settled at another price though the split is right: that costs a little power."""
+SPLITS: Final = np.array([[0.5], [0.67], [0.8], [1.25], [1.5], [2.0]])
+"""Bets on a split other than the plan's."""
 ASYMPTOTIC_USERS: Final = 100
 """Canary users below which an asymptotic bound is not trusted to find harm."""
 TUNED_FOR_USERS: Final = 500
@@ -151,11 +155,23 @@ def measure_score(evidence: Evidence, price: float, needed: float) -> Measuremen
     if not evidence.firsts.ready:
         return _without_reference(evidence.firsts, 0, needed)
     counts = _present(evidence.firsts.counts)[:, 0]
+    price = settle(counts[0].sum(axis=-1), price)
     # Those who came before the bins were set are in nobody's count: they prove nothing.
     users = int(counts[0, 1].sum())
     ranks = mix(log_wealth(counts, rank_ratios(_present(evidence.firsts.shares)[0], SHIFTS, SPREADS), price))
     both = np.logaddexp(ranks, log_wealth_any_shape(counts, price)) - math.log(2)
     return Measurement(users, _read_slices(evidence, both, distances(counts), needed))
+
+
+def settle(users: Counts, price: float) -> float:
+    """The price for bets on values of those users (2,) whose value was seen.
+
+    If surely more of them are the canary's than ``price`` says (stable's answers or rows are missing), the share that was seen:
+    else who bets on any value would win without any harm.
+    """
+    wealth = float(mix(log_wealth(users[:, None], SPLITS, price)))
+    share = float(users[1] / max(users.sum(), 1))
+    return min(max(price, share), 0.99) if wealth >= log_threshold(SPLIT_LEVEL) else price
 
 
 def distances(counts: Counts) -> Floats:
@@ -174,7 +190,7 @@ def measure_features(evidence: Evidence, price: float, needed: float) -> Measure
         return _without_reference(rows, rows.users(1), needed)
     readings = [
         Reading(f"{drift.feature} {drift.kind}", drift.log_wealth, drift.log_needed, drift.effect, KINDS.index(drift.kind))
-        for drift in find_drifts(rows, price, needed)
+        for drift in find_drifts(rows, settle(rows.counts[0, 0].sum(axis=-1), price), needed)
     ]
     return Measurement(rows.users(1), readings)
 

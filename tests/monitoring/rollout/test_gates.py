@@ -71,6 +71,23 @@ def test_no_gate_that_needs_a_reference_passes_before_it_is_complete():
     assert verdicts["score"].text == f"score: its reference has {stable_users} of 256 stable users"
 
 
+def test_rows_of_stable_that_are_missing_blame_no_feature_of_the_canary():
+    # Every user is asked about, but nine in ten of stable's whole rows never reach the disk.
+    seen = requests(20_000, share=0.1, users=20_000)
+    chance = np.random.default_rng(3)
+    kept = (seen.arm == 1) | (chance.random(len(seen)) < 0.1)
+    feature = chance.integers(0, 3, len(seen)).astype(np.float32)[:, None]
+    rows = {
+        "feature_names": ("level",),
+        "features": feature[kept],
+        "feature_arm": seen.arm[kept],
+        "feature_entity": seen.entity[kept],
+    }
+    verdicts = verdicts_of(fold(begin(PLAN), replace(seen, **rows)))
+    assert verdicts["features"].outcome is Outcome.PASS
+    assert float(verdicts["features"].evidence["log_wealth"]) < 2
+
+
 def test_users_who_came_before_the_reference_was_complete_prove_nothing():
     seen = requests(600, share=0.5, users=600)
     evidence = fold(begin(replace(PLAN, stages=(Stage(50, 1, 10),))), seen)
