@@ -115,6 +115,12 @@ def delete_rows(table: DeltaTable, predicate: str, sources: Mapping[str, int]) -
     table.delete(predicate, commit_properties=CommitProperties(app_transactions=transactions))
 
 
+def quoted(text: str) -> str:
+    """Text as a literal of a predicate."""
+    doubled = text.replace("'", "''")
+    return f"'{doubled}'"
+
+
 def remove_old_files(table: DeltaTable) -> int:
     """Delete the files that no longer belong to the table, whatever their age; returns how many.
 

@@ -63,7 +63,7 @@ def _rewrite_days(log: DeltaTable, folders: Collection[tuple[str, date]], marker
     rows = frame.filter(pl.any_horizontal(named))
     kept = pl.concat([keep_living(rows, markers), rows.filter(pl.col("event_type") == ERASED)])
     ordered = kept.sort("log_partition", "log_offset").collect().to_arrow(compat_level=pl.CompatLevel.oldest())
-    predicate = " OR ".join(f"(region = {quoted(region)} AND ingest_day = '{day}')" for region, day in folders)
+    predicate = " OR ".join(f"(region = {delta.quoted(region)} AND ingest_day = '{day}')" for region, day in folders)
     delta.replace_rows(log, ordered, predicate)
 
 
@@ -131,9 +131,3 @@ def _replace_all(table: DeltaTable, rows: pl.DataFrame, kept: pl.DataFrame) -> i
         delta.replace_rows(table, kept.to_arrow(compat_level=pl.CompatLevel.oldest()), None)
     delta.remove_old_files(table)
     return rows.height - kept.height
-
-
-def quoted(text: str) -> str:
-    """Text as a literal of a Delta predicate."""
-    doubled = text.replace("'", "''")
-    return f"'{doubled}'"

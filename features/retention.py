@@ -17,7 +17,6 @@ from features.declarations import Catalog
 from features.erasure import ERASED
 from features.event_log.compaction import compacted_to, open_live_log
 from features.events import EXPIRED_KEY, EXPIRED_US_KEY, open_log, read_events
-from features.purging import quoted
 from features.snapshots import Position, extend, read_snapshot, write_snapshot
 from features.workspace import Workspace
 
@@ -57,11 +56,11 @@ def expire_events(workspace: Workspace, catalog: Catalog, entity: str, *, now_us
             _keep_states(workspace, catalog, entity, Position(partition, offset, ingest_us))
         if ends:
             predicate = " OR ".join(
-                f"(region = {quoted(region)} AND ingest_day < '{day}')" for region, day in first_days.items()
+                f"(region = {delta.quoted(region)} AND ingest_day < '{day}')" for region, day in first_days.items()
             )
             recorded = {EXPIRED_KEY.format(partition=partition): offset for partition, offset, _, _ in ends}
             recorded |= {EXPIRED_US_KEY.format(partition=partition): ingest_us for partition, _, ingest_us, _ in ends}
-            delta.delete_rows(log, f"({predicate}) AND event_type <> {quoted(ERASED)}", recorded)
+            delta.delete_rows(log, f"({predicate}) AND event_type <> {delta.quoted(ERASED)}", recorded)
         delta.remove_old_files(log)
     dropped = _drop_live(workspace, catalog, entity, {partition: offset for partition, offset, _, _ in ends})
     return Expired(entity, sum(count for *_, count in ends), dropped, first_days)

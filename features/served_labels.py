@@ -9,19 +9,18 @@ leaves both or neither.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import orjson
 import polars as pl
 import pyarrow as pa
 
 from features import delta
 from features.errors import EventLogError, explain
-from features.purging import quoted
 from features.rows import SERVED_LABEL
 
 APPLICATION: Final = "plumbline.labelled"
@@ -70,7 +69,7 @@ def read_progress(folder: Path) -> Progress:
         return {}
     path = _progress_path(folder, number)
     try:
-        return {name: Seen(*seen) for name, seen in orjson.loads(path.read_bytes()).items()}
+        return {name: Seen(*seen) for name, seen in json.loads(path.read_bytes()).items()}
     except (OSError, ValueError, TypeError) as error:
         raise EventLogError(
             explain("progress of labels cannot be read", which=str(path), expected="the file that the table names",
@@ -94,7 +93,7 @@ def append(folder: Path, rows: pa.Table, progress: Progress) -> None:
     path.parent.mkdir(exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("wb") as file:
-        file.write(orjson.dumps({name: list(seen) for name, seen in progress.items()}))
+        file.write(json.dumps(dict(progress)).encode())
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
@@ -144,7 +143,7 @@ def erase(folder: Path, entity_ids: Collection[str]) -> int:
         named = pl.scan_delta(table).filter(pl.col("entity_id").is_in(list(entity_ids))).select(pl.len())
         gone = int(delta.collect(named, folder).item())
         if gone:
-            delta.delete_rows(table, f"entity_id IN ({', '.join(map(quoted, entity_ids))})", {})
+            delta.delete_rows(table, f"entity_id IN ({', '.join(map(delta.quoted, entity_ids))})", {})
         # Also where nothing was found: an earlier call may have ended before the old files were gone.
         delta.remove_old_files(table)
     return gone

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from features.errors import PermanentError, PlumblineError, StoreUnavailable
+from features.errors import EventLogError, PermanentError, PlumblineError, StoreUnavailable
+from features.served_labels import table_version
 from features.workspace import Workspace
 from monitoring.errors import LeaseLost, RolloutError, TrafficChanged, TrafficError, TrafficUnavailable
 from monitoring.rollout import step as steps
@@ -26,10 +27,11 @@ from monitoring.rollout.journal import (
     record_step,
     refuse_command,
 )
+from monitoring.rollout.labels import read_matured, shares_of
 from monitoring.rollout.leader import US_PER_S, Claim, Lease, take
 from monitoring.rollout.observations import Observations
 from monitoring.rollout.placement import STARTED, Placed, arms_of, own_canary, place
-from monitoring.rollout.records import Command, Standing, list_pending, list_work, read_snapshot
+from monitoring.rollout.records import Command, Standing, list_pending, list_work, read_dossier, read_snapshot
 from monitoring.rollout.requests import answer
 from monitoring.rollout.step import Action, Page, Phase, Promote, RollBack, Rollout, Shift, Start, advance
 from monitoring.rollout.track import SHIFTED, Track, begin_track, find_changes, follow, take_snapshot, weigh
@@ -156,8 +158,11 @@ class Controller:
         collector.watch(facts.service, arms_of(routing, facts), track.state.stage_started_us)
         seen, losses = collector.drain(facts.service, now_us)
         seen = self._add_features(seen, track, arms_of(routing, facts))
+        seen, labels = self._add_labels(seen, track, arms_of(routing, facts))
         check = check_collection(f"{facts.service}/canary", losses, now_us)
         weighed, action = weigh(track, seen, (check,), now_us)
+        if weighed.evidence is not track.evidence:  # labels that were not weighed are read again
+            weighed = replace(weighed, labels_version=labels)
         changes = find_changes(track.verdicts, weighed.verdicts)
         if changes or now_us - weighed.kept_at_us >= KEEP_EVERY_US:
             snapshot = take_snapshot(weighed, getattr(action, "reason", ""), now_us)
@@ -182,6 +187,20 @@ class Controller:
             # Without features nothing is promoted, but harm that the other gates find is not to wait for them.
             self._say(facts.id, f"rollout {facts.id}: features cannot be judged: {error}")
             return seen
+
+    def _add_labels(self, seen: Observations, track: Track, arms: Mapping[str, int]) -> tuple[Observations, int]:
+        """With what became of answers since the canary got its first share, if that has changed; the table's version."""
+        facts, workspace = track.standing.facts, self._around.workspace
+        folder = workspace.served_labels(facts.model)
+        try:
+            version = table_version(folder)
+            if version == track.labels_version:
+                return seen, version
+            shares = shares_of(read_dossier(workspace, facts.id).steps, seen.at_us)
+            return replace(seen, **vars(read_matured(folder, arms, shares))), version
+        except (EventLogError, OSError) as error:
+            self._say(facts.id, f"rollout {facts.id}: labels cannot be judged: {error}")
+            return seen, track.labels_version
 
     def _record(self, standing: Standing, action: Action, who: str, now_us: int) -> Standing:
         """Record what ``step`` has decided."""

@@ -17,6 +17,7 @@ from monitoring.verdicts import Verdict
 
 SHIFTED = "shift"
 RESUMED = "resume"
+NO_LABELS = -1
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Track:
         verdicts: the last ones.
         kept_at_us: when the control database got the evidence last, UTC microseconds.
         looked_at_us: when it was judged last; 0 for a controller that has just met it.
+        labels_version: of the table of labels that the evidence holds; a controller that has just met it reads all again.
     """
 
     standing: Standing
@@ -40,6 +42,7 @@ class Track:
     verdicts: tuple[Verdict, ...] = ()
     kept_at_us: int = 0
     looked_at_us: int = 0
+    labels_version: int = NO_LABELS
 
 
 def begin_track(standing: Standing, snapshot: Snapshot | None) -> Track:
