@@ -44,7 +44,7 @@ def labels(
         if as_json:
             typer.echo(json.dumps([entry.describe() for entry in found], indent=2))
         else:
-            console.print(summary_table(model, found))
+            console.print(*map(summary_table, found) if found else [f"{model} has logged no predictions"])
         return
     done = label_served(settings.workspace, model, now_us=at_us, since_us=parse_instant(since) if since else None)
     if as_json:
@@ -62,23 +62,22 @@ def labels(
     console.print(table)
 
 
-def summary_table(model: str, found: list[Maturity]) -> Table:
-    """One line a version and revision."""
-    known = f", as known at {show_instant(found[0].known_at_us)}" if found else ""
-    table = Table("version", "revision", "open", "due", "labelled", "users", "positive", "mean score", "AUC", "log loss",
-                  title=f"labels of {model}{known}", title_justify="left")  # fmt: skip
-    for entry in found:
-        share = f"{entry.positives:,} ({entry.positives / entry.labelled:.1%})" if entry.labelled else ""
-        table.add_row(
-            str(entry.model_version), entry.revision, f"{entry.open:,}", f"{entry.due:,}", f"{entry.labelled:,}",
-            f"{entry.users:,}", share, "" if entry.mean_score is None else f"{entry.mean_score:.1%}",
-            _show(entry.auc), _show(entry.log_loss),
-        )  # fmt: skip
+def summary_table(entry: Maturity) -> Table:
+    """One version as one revision."""
+    title = f"{entry.model} version {entry.model_version} as {entry.revision}, known at {show_instant(entry.known_at_us)}"
+    table = Table(show_header=False, title=title, title_justify="left")
+    table.add_row("open", f"{entry.open:,}")
+    table.add_row("due, not labelled yet", f"{entry.due:,}")
+    table.add_row("labelled", f"{entry.labelled:,} of {entry.users:,} users")
+    if entry.labelled:
+        table.add_row("positive", f"{entry.positives:,} ({entry.positives / entry.labelled:.1%})")
+        table.add_row("mean score", f"{entry.mean_score:.1%}")
+    for name, figure in (("AUC", entry.auc), ("log loss", entry.log_loss)):
+        if figure is not None:
+            table.add_row(name, _show(figure))
     return table
 
 
-def _show(figure: dict[str, float] | None) -> str:
-    if figure is None:
-        return ""
+def _show(figure: dict[str, float]) -> str:
     interval = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if "low" in figure else ""
     return f"{figure['value']:.3f}{interval}"

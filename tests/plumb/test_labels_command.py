@@ -1,0 +1,56 @@
+"""``plumb models labels``: bringing labels in and showing how far they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from labels.predicted import Asked, events, log_predictions
+from typer.testing import CliRunner
+
+from features.catalogs import load_catalog
+from features.events import append_events
+from features.workspace import Workspace
+from models.errors import SpecError
+from plumb import app
+
+
+def call(workspace: Workspace, *arguments: str) -> str:
+    words = ["--workspace", str(workspace.root), "models", "labels", *arguments]
+    done = CliRunner().invoke(app.root, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """Two predictions of 2026-01-06, one of a user who cancels on the 10th; the log goes on for a year."""
+    made = Workspace(tmp_path)
+    table = events(("a", "cancellation", 5, 6), ("late", "session", 400, 400))
+    append_events(made, load_catalog("subscription"), "user", table.append_column("plan", pa.array(["pro"] * 2)), source="file")
+    log_predictions(made, "churn", [Asked("a", 1, 0.75), Asked("b", 1, 0.25)])
+    return made
+
+
+def test_labels_come_in_once_and_the_summary_says_how_far_they_are(workspace: Workspace) -> None:
+    # 90 days of horizon and 14 of delay after 2026-01-06: 2026-04-20.
+    early = json.loads(call(workspace, "--model", "churn", "--now", "2026-04-19", "--json"))
+    assert (early["statuses"]["labelled"], early["open"]) == (0, 2)
+    (waiting,) = json.loads(call(workspace, "--model", "churn", "--now", "2026-04-19", "--summary", "--json"))
+    assert (waiting["open"], waiting["due"], waiting["labelled"], waiting["auc"]) == (2, 0, 0, None)
+    (due,) = json.loads(call(workspace, "--model", "churn", "--now", "2026-04-20", "--summary", "--json"))
+    assert (due["open"], due["due"], due["labelled"]) == (0, 2, 0)
+    assert "labelled" in call(workspace, "--model", "churn", "--now", "2026-04-20")
+    again = json.loads(call(workspace, "--model", "churn", "--now", "2026-04-21", "--since", "2026-01-01", "--json"))
+    assert again["statuses"]["labelled"] == 0
+    (done,) = json.loads(call(workspace, "--model", "churn", "--now", "2026-04-21", "--summary", "--json"))
+    assert (done["open"], done["due"], done["labelled"], done["positives"], done["auc"]) == (0, 0, 2, 1, {"value": 1.0})
+    assert "1 (50.0%)" in call(workspace, "--model", "churn", "--summary")
+
+
+def test_an_empty_log_and_an_unknown_model_are_told(tmp_path: Path) -> None:
+    assert "the event log is empty" in call(Workspace(tmp_path), "--model", "churn")
+    with pytest.raises(SpecError, match="unknown model"):
+        call(Workspace(tmp_path), "--model", "chrun")
