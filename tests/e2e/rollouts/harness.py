@@ -23,16 +23,18 @@ from planes.harness import ROOT, Process, plumb_up, service
 from services.servers import free_port, process_environment
 
 PLUMB = [sys.executable, "-c", "from plumb.app import main; main()"]
+MOST_WAITING = 100
 WAIT_S = 600
 """A server loads for ten seconds of CPU, which a busy machine may take minutes for."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One request as the client saw it: who asked, when it was sent and answered (monotonic seconds), the status, 0 where no
-    answer came, and the revision that answered."""
+    """One request as the client saw it: who asked, when it was sent and answered (monotonic seconds; UTC microseconds), the
+    status, 0 where no answer came, and the revision that answered."""
 
     entity: str
+    sent_us: int
     sent_s: float
     answered_s: float
     status: int
@@ -45,11 +47,18 @@ class Load:
 
     sent: int = 0
     answers: list[Answer] = field(default_factory=list)
+    seconds: float = 0.0
+    """That it was sent for."""
 
     @property
     def lost(self) -> int:
         """Requests without a good answer."""
         return self.sent - sum(answer.status == 200 for answer in self.answers)
+
+    @property
+    def rate(self) -> float:
+        """Requests a second that the machine held."""
+        return self.sent / self.seconds
 
     def first(self, revision: str) -> Answer:
         """The first answer of a revision."""
@@ -62,11 +71,15 @@ class Load:
 
 @contextlib.contextmanager
 def sending(url: str, *, rate: int, users: int, name: str = "churn") -> Iterator[Load]:
-    """Send ``rate`` requests a second open loop, each for the next of ``users`` users; ends when all are answered."""
+    """Send ``rate`` requests a second, each for the next of ``users`` users; ends when all are answered.
+
+    Whatever answers take, unless ``MOST_WAITING`` are waited for: then the machine is too slow for that rate, and ``Load.rate``
+    says what it held.
+    """
     seen, stopping = Load(), threading.Event()
 
     async def ask(session: aiohttp.ClientSession, number: int) -> None:
-        entity, sent_s = f"u{number % users:06d}", time.monotonic()
+        entity, sent_us, sent_s = f"u{number % users:06d}", time.time_ns() // 1_000, time.monotonic()
         status, revision = 0, ""
         try:
             async with session.post(f"{url}/v1/models/{name}:predict", json={"instances": [{"entity_id": entity}]}) as reply:
@@ -74,7 +87,7 @@ def sending(url: str, *, rate: int, users: int, name: str = "churn") -> Iterator
                 status, revision = reply.status, reply.headers.get("x-plumb-revision", "")
         except aiohttp.ClientError:
             pass  # a request without an answer stays one: status 0
-        seen.answers.append(Answer(entity, sent_s, time.monotonic(), status, revision))
+        seen.answers.append(Answer(entity, sent_us, sent_s, time.monotonic(), status, revision))
 
     async def run() -> None:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -82,12 +95,13 @@ def sending(url: str, *, rate: int, users: int, name: str = "churn") -> Iterator
             started = time.monotonic()
             while not stopping.is_set():
                 due = int((time.monotonic() - started) * rate)
-                while seen.sent < due:
+                while seen.sent < due and len(asking) < MOST_WAITING:
                     task = asyncio.create_task(ask(session, seen.sent))
                     seen.sent += 1
                     asking.add(task)
                     task.add_done_callback(asking.discard)
                 await asyncio.sleep(2 / rate)
+            seen.seconds = time.monotonic() - started
             await asyncio.gather(*asking)
 
     with ThreadPoolExecutor(1) as thread:
@@ -140,6 +154,17 @@ def stage(workspace: Path, folder: Path, *, version: int) -> Iterator[Stage]:
     with plumb_up(workspace, "--service", str(path)) as plane:
         plane.until_ready("stable", timeout_s=WAIT_S)
         yield Stage(workspace, plane, port, folder / "controller.log")
+
+
+def start_plane(place: Stage) -> None:
+    """Start ``plumb up`` again on the ports that it had; the caller ends it."""
+    ports = [address.rpartition(":")[2] for address in (place.plane.url, place.plane.admin)]
+    command = [*PLUMB, "--workspace", str(place.workspace), "up", "--port", ports[0], "--admin-port", ports[1]]
+    process = subprocess.Popen(command, cwd=ROOT, env=process_environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert "plane at" in line, line
+    place.plane.process = process
 
 
 def start_controller(

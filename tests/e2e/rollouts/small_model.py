@@ -29,6 +29,8 @@ VIEW = CATALOG.view("subscriber")
 MODEL = "churn"
 AS_OF_US = 1_740_830_340_000_000
 PLANS = ("free", "monthly", "yearly")
+PLAN_OF_USER = (0,) * 4 + (1,) * 13 + (2,) * 3
+"""Of twenty users, four pay nothing, thirteen by the month, three by the year."""
 OFFSETS_MINUTES = (-480, -300, 0, 60, 120, 330, 540)
 INPUTS = [
     tf.TensorSpec([None], tf.string, name="state"),
@@ -115,7 +117,7 @@ def write_model(folder: Path) -> None:
 
 
 def fill_store(path: Path, users: int) -> None:
-    """User i has i % 50 + 1 records, the plan i % 3 and the clock i % 7."""
+    """User i has i % 50 + 1 records, the plan ``PLAN_OF_USER`` [i % 20] and the clock i % 7."""
     names = [f"u{number:06d}" for number in range(users)]
     shards = partition_of(names, CATALOG.log_partitions)
     facts: dict[str, Any] = {"view_key": VIEW.key, "view_hash": CATALOG.view_hash(VIEW)}
@@ -132,7 +134,8 @@ def fill_store(path: Path, users: int) -> None:
 
 def profile_of(number: int) -> bytes:
     """As a store keeps it."""
-    return orjson.dumps({"plan": PLANS[number % 3], "country": "de", "utc_offset_minutes": OFFSETS_MINUTES[number % 7]})
+    plan, offset_minutes = PLANS[PLAN_OF_USER[number % 20]], OFFSETS_MINUTES[number % 7]
+    return orjson.dumps({"plan": plan, "country": "de", "utc_offset_minutes": offset_minutes})
 
 
 def state_of(shard: int, records: int) -> bytes:

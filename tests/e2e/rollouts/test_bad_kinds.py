@@ -32,19 +32,21 @@ OFF_WITHIN_S = 60.0
 @dataclass(frozen=True)
 class Course:
     """How one bad version fared: seconds from its first share of the traffic until it had none, requests it answered or lost
-    meanwhile, the gates that told, and requests of the client that were not answered well."""
+    meanwhile, the gates that told, requests of the client, how many a second the machine held, and how many were not answered
+    well."""
 
     kind: str
     off_s: float
     asked: int
     gates: tuple[str, ...]
     sent: int
+    rate: float
     lost: int
 
     def __str__(self) -> str:
         return (
             f"{self.kind:<22}{self.off_s:>7.1f} s{self.asked:>7} canary requests  {', '.join(self.gates):<24}"
-            f"{self.sent:>7} sent{self.lost:>3} lost"
+            f"{self.sent:>7} sent, {self.rate:.0f} a second, {self.lost} lost"
         )
 
 
@@ -91,7 +93,8 @@ def describe(place: Stage, kind: str, sent: Load) -> Course:
     )
     failed: list[dict[str, Any]] = [entry for entry in place.show()["verdicts"] if entry["outcome"] == "fail"]
     seconds = (applied["rollback"] - applied["start"]) / 1_000_000
-    return Course(kind, seconds, int(asked), tuple(entry["monitor"] for entry in failed), sent.sent, sent.lost)
+    gates = tuple(entry["monitor"] for entry in failed)
+    return Course(kind, seconds, int(asked), gates, sent.sent, sent.rate, sent.lost)
 
 
 def test_half_of_the_bad_kinds_are_off_within_a_minute(courses: list[Course], capsys: pytest.CaptureFixture[str]) -> None:
