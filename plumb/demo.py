@@ -16,6 +16,7 @@ from rich.table import Table
 
 from features.workspace import Workspace
 from plumb import events
+from plumb.demo_rollout import roll_out, timeline_table
 from plumb.instants import show_instant
 from plumb.native_log import native_log
 from plumb.pipelines import launch_blessed
@@ -59,7 +60,10 @@ def demo(
     days: Annotated[int, typer.Option(min=280, help="Simulated days.")] = 300,
     seed: Annotated[int, typer.Option(help="Seed of the simulation and of training.")] = 7,
 ) -> None:
-    """Simulate, import, train, report, serve, ask, compare with the batch path, stop. Exits with 1 if a value differs."""
+    """Simulate, import, train, report, serve, ask, compare with the batch path; promote a good version, roll back a bad one.
+
+    Exits with 1 if a served value differs, a request is lost, or a rollout ends otherwise.
+    """
     settings: Settings = ctx.obj
     workspace = settings.workspace
     started = time.monotonic()
@@ -72,37 +76,56 @@ def demo(
     announce(f"plumb pipelines run {MODEL}")
     record, version = launch_blessed(workspace, MODEL, seed=seed)
     console.print(comparison_table(record.evaluation, f"{MODEL} version {version}: {record.reason}"))
-    single, batch, parity = serve_and_ask(workspace, record, seed=seed)
+    instances = fill_store(workspace, record, seed=seed)
+    single, batch, parity = serve_and_ask(workspace, record, instances)
     console.print(summary_table(record, single, batch, parity))
+    announce("plumb up; plumb rollouts run; plumb rollouts start " + MODEL)
+    with waiting("roll out a good version and a broken one"):
+        outcome = roll_out(workspace, MODEL, version, instances, workspace.runs() / record.run_id)
+    console.print(timeline_table(outcome, MODEL))
     console.print(
         f"done in {time.monotonic() - started:.0f} s; look around with `plumb runs show latest --workspace {workspace.root}`"
     )
-    if parity.total:
+    if parity.total or not outcome.as_wanted:
         raise typer.Exit(1)
 
 
-def serve_and_ask(workspace: Workspace, record: RunRecord, *, seed: int) -> tuple[Latency, Latency, Parity]:
-    """Fill the store, start the server, measure it, compare a sample of its answers with the batch path, stop it."""
-    folder = workspace.runs() / record.run_id
-    with native_log(folder / "demo.log"):
+def fill_store(workspace: Workspace, record: RunRecord, *, seed: int) -> list[dict[str, Any]]:
+    """Fill the online store as of when the model's training data were known; gives what to ask then."""
+    with native_log(workspace.runs() / record.run_id / "demo.log"):
         from components.declarations import declarations_of
-        from components.served_parity import compare_with_batch
-        from models.versions import load
         from transforms.materialize import materialize
-    from plumb.server_process import predict, serving
 
     catalog, view = declarations_of(MODEL)
-    as_of_us = int(record.parameters["known_at_us"]) + view.lag_s * 1_000_000
+    as_of_us = known_as_of_us(record)
     announce(f"plumb features materialize --catalog {catalog.name} --as-of {show_instant(as_of_us)}")
     with waiting("fill the online store"):
         shards = materialize(workspace, catalog, view, as_of_us=as_of_us)
     console.print(
         f"{sum(shard.entities for shard in shards):,} users, {sum(shard.state_bytes for shard in shards):,} bytes of state"
     )
+    return draw_instances(workspace, as_of_us, seed=seed)
+
+
+def known_as_of_us(record: RunRecord) -> int:
+    """Event time up to which everything was known when the model was trained."""
+    from components.declarations import declarations_of
+
+    return int(record.parameters["known_at_us"]) + declarations_of(MODEL)[1].lag_s * 1_000_000
+
+
+def serve_and_ask(workspace: Workspace, record: RunRecord, instances: list[dict[str, Any]]) -> tuple[Latency, Latency, Parity]:
+    """Start the server, measure it, compare a sample of its answers with the batch path, stop it."""
+    folder = workspace.runs() / record.run_id
+    with native_log(folder / "demo.log"):
+        from components.declarations import declarations_of
+        from components.served_parity import compare_with_batch
+        from models.versions import load
+    from plumb.server_process import predict, serving
+
     announce(f"plumb serve {MODEL}")
     version = load(workspace, MODEL, record.registered_version)
-    instances = draw_instances(workspace, as_of_us, seed=seed)
-    store = workspace.online(view.key)
+    store = workspace.online(declarations_of(MODEL)[1].key)
     with (
         waiting("serve and ask") as describe,
         serving(workspace, MODEL, version=version.version, store=store, log=folder / "server.log") as client,
@@ -117,7 +140,7 @@ def serve_and_ask(workspace: Workspace, record: RunRecord, *, seed: int) -> tupl
         answers = predict(client, MODEL, asked, features=True)
     with waiting("compute the same answers by the batch path"), native_log(folder / "demo.log"):
         served = [{"instance": sent, "prediction": got} for sent, got in zip(asked, answers, strict=True)]
-        parity = compare_with_batch(workspace, MODEL, version.path, as_of_us, served)
+        parity = compare_with_batch(workspace, MODEL, version.path, known_as_of_us(record), served)
     return single, batch, parity
 
 
