@@ -1,7 +1,11 @@
 """What the gates see: events of requests, gathered as they come and handed over once a tick.
 
-Memory is bounded: rows beyond ``most_rows`` a tick, and requests beyond ``most_waiting`` whose reply is still out, are
-dropped and counted. A tick says how much was lost, and a loss is evidence that something is wrong: ``check_collection``.
+Memory is bounded: rows beyond ``most_rows`` a tick are dropped and counted, and of requests the last ``most_waiting`` are
+known. A tick says how much was lost, and a loss is evidence that something is wrong: ``check_collection``.
+
+A reply that names nobody (a failure, V2) is about whom its request named, and events of both come in any order: it waits for
+its request until the second tick. Only then does it count as somebody of its own, because a user who fails again and again
+must count once.
 """
 
 from __future__ import annotations
@@ -42,13 +46,18 @@ class Losses:
 
 @dataclass
 class _Watch:
-    """One service: which revision is which arm, and since when a request counts."""
+    """One service: which revision is which arm, since when a request counts, and replies that wait for their requests."""
 
     arms: Mapping[str, int]
     since_us: int
     rows: list[Row] = field(default_factory=list)
     kept: int = 0
     dropped: int = 0
+    unreadable: int = 0
+    early: dict[str, Answered] = field(default_factory=dict)
+    """Since the last tick."""
+    earlier: dict[str, Answered] = field(default_factory=dict)
+    """Since the tick before."""
 
 
 class Collector:
@@ -60,7 +69,6 @@ class Collector:
         self._lock = threading.Lock()
         self._watched: dict[str, _Watch] = {}
         self._asked: OrderedDict[str, tuple[str, ...]] = OrderedDict()
-        self._unreadable = 0
         self._received = 0
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> bool:
@@ -70,7 +78,7 @@ class Collector:
         except UnreadableEvent:
             with self._lock:
                 self._received += 1
-                self._unreadable += 1
+                self._count_unreadable(headers.get("ce-inferenceservicename"))
             return False
         with self._lock:
             self._received += 1
@@ -81,8 +89,11 @@ class Collector:
                 self._asked[event.id] = event.entities
                 if len(self._asked) > self._most_waiting:
                     self._asked.popitem(last=False)
+                early = watch.early.pop(event.id, None) or watch.earlier.pop(event.id, None)
+                if early is not None:
+                    self._keep(watch, early, event.entities)
             else:
-                self._keep(watch, event)
+                self._take_answer(watch, event)
         return True
 
     def watch(self, service: str, arms: Mapping[str, int], since_us: int) -> None:
@@ -107,8 +118,11 @@ class Collector:
         """The rows that have come since the last call, and what was lost since watching began."""
         with self._lock:
             watch = self._watched.get(service) or _Watch({}, 0)
+            for event in watch.earlier.values():
+                self._keep(watch, event, (event.id,))
+            watch.earlier, watch.early = watch.early, {}
             rows, watch.rows = watch.rows, []
-            losses = Losses(watch.kept, watch.dropped, self._unreadable)
+            losses = Losses(watch.kept, watch.dropped, watch.unreadable)
         columns = list(zip(*rows, strict=True)) if rows else [()] * 7
         return (
             Observations(
@@ -130,13 +144,23 @@ class Collector:
         """Events that have come in, readable or not, since the process began."""
         return self._received
 
-    def _keep(self, watch: _Watch, event: Answered) -> None:
-        arm = watch.arms.get(event.revision)
+    def _count_unreadable(self, service: str | None) -> None:
+        """Against the service that it names; against all where it names none."""
+        for name, watch in self._watched.items():
+            watch.unreadable += service is None or service == name
+
+    def _take_answer(self, watch: _Watch, event: Answered) -> None:
         counts = event.failed or event.scores
-        if arm is None or event.routed_us < watch.since_us or not counts:
+        if event.revision not in watch.arms or event.routed_us < watch.since_us or not counts:
             return
-        # A failure whose request was lost is about somebody; which user it was matters only for how it is counted.
-        entities = event.entities or self._asked.get(event.id) or (event.id,)
+        entities = event.entities or self._asked.get(event.id, ())
+        if entities or len(watch.early) >= self._most_waiting:
+            self._keep(watch, event, entities or (event.id,))
+        else:
+            watch.early[event.id] = event
+
+    def _keep(self, watch: _Watch, event: Answered, entities: tuple[str, ...]) -> None:
+        arm = watch.arms[event.revision]
         if len(watch.rows) + len(entities) > self._most_rows:
             watch.dropped += 1
             return

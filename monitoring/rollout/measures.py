@@ -166,12 +166,12 @@ def measure_score(evidence: Evidence, price: float, needed: float) -> Measuremen
 def settle(users: Counts, price: float) -> float:
     """The price for bets on values of those users (2,) whose value was seen.
 
-    If surely more of them are the canary's than ``price`` says (stable's answers or rows are missing), the share that was seen:
-    else who bets on any value would win without any harm.
+    If surely more or fewer of them are the canary's than ``price`` says (answers or rows of one revision are missing, or a
+    share came later than was written down), the share that was seen: else who bets on any value would win without any harm.
     """
     wealth = float(mix(log_wealth(users[:, None], SPLITS, price)))
-    share = float(users[1] / max(users.sum(), 1))
-    return min(max(price, share), 0.99) if wealth >= log_threshold(SPLIT_LEVEL) else price
+    share = float((users[1] + 0.5) / (users.sum() + 1))
+    return min(share, 0.99) if wealth >= log_threshold(SPLIT_LEVEL) else price
 
 
 def distances(counts: Counts) -> Floats:

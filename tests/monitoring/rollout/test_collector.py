@@ -82,6 +82,33 @@ def test_a_failure_is_a_row_of_whoever_was_asked_for_and_has_no_score() -> None:
     assert np.isnan(seen.score).all()
 
 
+def test_failures_that_come_before_their_requests_are_one_user_and_not_one_each() -> None:
+    collector = watching()
+    for number in range(10):
+        collector.receive(*event("response", {"error": "boom"}, "canary-1", id=str(number), status=500, latency_ms=1.0))
+        if number == 5:  # a tick between an answer and its request
+            assert collector.drain("churn", START_US)[0].entity.tolist() == [hash_entity("a")] * 5
+        collector.receive(*asked("a", revision="canary-1", id=str(number)))
+    assert collector.drain("churn", START_US)[0].entity.tolist() == [hash_entity("a")] * 5
+
+
+def test_a_failure_whose_request_never_comes_counts_with_the_second_tick() -> None:
+    collector = watching()
+    collector.receive(*event("response", {"error": "boom"}, "canary-1", status=500, latency_ms=1.0))
+    assert len(collector.drain("churn", START_US)[0]) == 0
+    seen, losses = collector.drain("churn", START_US)
+    assert (seen.entity.tolist(), seen.failed.tolist(), losses.kept) == ([hash_entity("r1")], [True], 1)
+
+
+def test_unreadable_events_of_one_service_say_nothing_of_another() -> None:
+    collector = watching()
+    collector.watch("other", {"stable": 0}, START_US)
+    headers, _ = answered(("a", 0.5, None))
+    assert not collector.receive({**headers, "ce-inferenceservicename": "other"}, b"\x00\x01")
+    assert collector.drain("churn", START_US)[1].unreadable == 0
+    assert collector.drain("other", START_US)[1].unreadable == 1
+
+
 def test_a_request_that_was_routed_before_the_stage_began_does_not_count() -> None:
     collector = watching()
     # Answered 5 ms after the stage began, having taken 12.5 ms.

@@ -71,6 +71,19 @@ def test_no_gate_that_needs_a_reference_passes_before_it_is_complete():
     assert verdicts["score"].text == f"score: its reference has {stable_users} of 256 stable users"
 
 
+def test_users_who_came_before_the_share_was_there_blame_no_score_of_the_canary():
+    # The plan says 25 %, but the plane gave 5 % to the first 500 users; from then on each revision gets its part.
+    plan = replace(PLAN, stages=(Stage(25, 1, 10),))
+    evidence = fold(begin(plan), requests(2_000, share=0.25, users=600))
+    shares = [0.05, *[0.25] * 10]
+    for number, share in enumerate(shares, start=1):
+        seen = requests(500 if share < 0.25 else 20, share=share, seed=number, users=5_000)
+        evidence = fold(evidence, replace(seen, entity=seen.entity + number * 10**9))
+        score = verdicts_of(evidence, plan)["score"]
+        assert score.outcome is not Outcome.FAIL, score.text
+    assert verdicts_of(evidence, plan)["data"].outcome is Outcome.FAIL
+
+
 def test_rows_of_stable_that_are_missing_blame_no_feature_of_the_canary():
     # Every user is asked about, but nine in ten of stable's whole rows never reach the disk.
     seen = requests(20_000, share=0.1, users=20_000)
