@@ -17,9 +17,10 @@ from features import delta
 from features.declarations import Catalog
 from features.erasure import ERASED, keep_living, read_markers
 from features.errors import EventLogError, explain
+from features.event_log.admission import admit
 from features.event_log.compaction import compacted_to, has_live_history
 from features.event_log.files import FileLog
-from features.event_log.port import SENT, EventLog
+from features.event_log.port import EventLog
 from features.events import commit_events, log_heads, open_log
 from features.layout import DAY_S, US_PER_S
 from features.online.records import encode_entity_ids
@@ -77,7 +78,7 @@ def mark_live_log(  # noqa: PLR0913 - three names say which log, three what to w
         ids = [entity_id for entity_id, place in zip(entity_ids, placed.tolist(), strict=True) if place == partition]
         if isinstance(log, FileLog):
             log.begin_segment(partition)  # takes the partition's lock: nobody appends between looking and marking
-        rows = [_rows_of(workspace, catalog, entity, ids), *_tail(log, workspace, catalog, entity, partition, ids)]
+        rows = [_rows_of(workspace, catalog, entity, ids), _tail(log, workspace, catalog, entity, partition, ids)]
         due = _find_due(pl.concat(rows), catalog, ids, request_id, now_us)
         if due:
             log.append(partition, _rows(due, request_id), now_us=now_us)
@@ -96,18 +97,12 @@ def _rows_of(workspace: Workspace, catalog: Catalog, entity: str, entity_ids: li
 
 def _tail(
     log: EventLog, workspace: Workspace, catalog: Catalog, entity: str, partition: int, entity_ids: list[str]
-) -> list[pl.DataFrame]:  # fmt: skip
-    """The same of the live log's rows that the batch log does not have; rows without a usable envelope are no events."""
+) -> pl.DataFrame:  # fmt: skip
+    """The same of the live log's rows that the batch log does not have; rows that are refused are no events."""
     start, end = compacted_to(log, workspace, catalog, entity, partition), log.end_offset(partition)
-    texts = [pl.col(name).cast(pl.String, strict=False) for name in _READ[:3]]
-    moment = pl.col("event_time").cast(pl.Datetime("us", "UTC"), strict=False)
-    columns = [*texts, moment, pl.col("region").cast(pl.String, strict=False), pl.col("log_offset").cast(pl.Int64)]
-    found = []
-    for batch in log.read(partition, start, end - start) if start < end else ():
-        if set(SENT) <= set(batch.column_names):
-            frame = pl.DataFrame(batch.select(_READ)).select(columns)
-            found.append(frame.filter(pl.col("entity_id").is_in(entity_ids)))
-    return found
+    admitted = admit(log.read(partition, start, end - start) if start < end else (), catalog, entity, partition)
+    rows = pa.concat_tables([admitted.events, admitted.markers]).select(_READ)
+    return pl.DataFrame(rows).filter(pl.col("entity_id").is_in(entity_ids))
 
 
 def _find_due(rows: pl.DataFrame, catalog: Catalog, entity_ids: list[str], request_id: str, now_us: int) -> list[_Due]:

@@ -66,10 +66,13 @@ class SegmentWriter:
         try:
             _write_all(file, _encode(rows, self._rows, newest_us))
         except OSError:
-            self.close()  # nothing may ever follow a torn frame
-            os.truncate(path, end)
-            if not end:
-                path.unlink()
+            try:
+                # Still under the lock: once it is free, the name may be that of a segment which ``erase`` has rewritten.
+                os.ftruncate(file.fileno(), end)
+                if not end:
+                    path.unlink()
+            finally:
+                self.close()  # nothing may ever follow a torn frame
             raise
         self._rows += rows.num_rows
         fcntl.flock(file, fcntl.LOCK_UN)
@@ -239,15 +242,21 @@ def _require_tail(file: BinaryIO, position: int, path: Path) -> None:
     """
     file.seek(position)
     rest = file.read()
+    if _begins_whole(rest, 0):
+        return  # it was being written when it was looked at, and more may have come since
     at = rest.find(MAGIC, 1)
     while at >= 0:
-        frame = read_header(rest[at : at + HEADER_BYTES])
-        if frame and is_whole(frame, rest[at + HEADER_BYTES : at + frame.frame_bytes]):
+        if _begins_whole(rest, at):
             raise EventLogError(
                 explain("segment of predictions is damaged", which=str(path), expected=f"a frame at byte {position}",
                         got=f"the next one at byte {position + at}", next_step="restore the file from its copy, or remove it")
             )  # fmt: skip
         at = rest.find(MAGIC, at + 1)
+
+
+def _begins_whole(data: bytes, at: int) -> bool:
+    frame = read_header(data[at : at + HEADER_BYTES])
+    return frame is not None and is_whole(frame, data[at + HEADER_BYTES : at + frame.frame_bytes])
 
 
 def _select(rows: pa.Table, since_us: int | None, until_us: int | None, revision: str | None) -> pa.Table:

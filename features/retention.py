@@ -16,7 +16,7 @@ from features import delta
 from features.declarations import Catalog
 from features.erasure import ERASED
 from features.event_log.compaction import compacted_to, open_live_log
-from features.events import EXPIRED_KEY, EXPIRED_US_KEY, open_log, read_events
+from features.events import EXPIRED_KEY, EXPIRED_US_KEY, expired_to, open_log, read_events
 from features.snapshots import Position, extend, read_snapshot, write_snapshot
 from features.workspace import Workspace
 
@@ -58,11 +58,13 @@ def expire_events(workspace: Workspace, catalog: Catalog, entity: str, *, now_us
             predicate = " OR ".join(
                 f"(region = {delta.quoted(region)} AND ingest_day < '{day}')" for region, day in first_days.items()
             )
-            recorded = {EXPIRED_KEY.format(partition=partition): offset for partition, offset, _, _ in ends}
-            recorded |= {EXPIRED_US_KEY.format(partition=partition): ingest_us for partition, _, ingest_us, _ in ends}
+            # A region that keeps its events for longer drops some of before what another one has dropped already.
+            further = [end for end in ends if end[1] > expired_to(workspace, catalog, entity, end[0])]
+            recorded = {EXPIRED_KEY.format(partition=partition): offset for partition, offset, _, _ in further}
+            recorded |= {EXPIRED_US_KEY.format(partition=partition): ingest_us for partition, _, ingest_us, _ in further}
             delta.delete_rows(log, f"({predicate}) AND event_type <> {delta.quoted(ERASED)}", recorded)
         delta.remove_old_files(log)
-    dropped = _drop_live(workspace, catalog, entity, {partition: offset for partition, offset, _, _ in ends})
+    dropped = _drop_live(workspace, catalog, entity)
     return Expired(entity, sum(count for *_, count in ends), dropped, first_days)
 
 
@@ -76,13 +78,16 @@ def _keep_states(workspace: Workspace, catalog: Catalog, entity: str, at: Positi
             write_snapshot(workspace, catalog, view, at.partition, extend(before, events, catalog, view, at))
 
 
-def _drop_live(workspace: Workspace, catalog: Catalog, entity: str, ends: dict[int, int]) -> int:
-    """Drop the live log's files whose every event has been dropped; one that holds a newer event goes with it."""
-    if not ends or not workspace.live_log(entity).exists():
+def _drop_live(workspace: Workspace, catalog: Catalog, entity: str) -> int:
+    """Drop the live log's files whose every event was dropped, by this run or by one that ended before it came to them."""
+    if not workspace.live_log(entity).exists():
         return 0
     with open_live_log(workspace, catalog, entity) as log:
-        held = {partition: compacted_to(log, workspace, catalog, entity, partition) for partition in ends}
-        return sum(log.drop_segments(partition, min(offset + 1, held[partition])) for partition, offset in ends.items())
+        dropped = 0
+        for partition in range(log.partitions):
+            held = compacted_to(log, workspace, catalog, entity, partition)
+            dropped += log.drop_segments(partition, min(expired_to(workspace, catalog, entity, partition) + 1, held))
+        return dropped
 
 
 def _day(now_us: int, kept_s: int) -> date:

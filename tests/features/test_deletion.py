@@ -28,6 +28,7 @@ from features.event_log.kafka import KafkaLog
 from features.event_log.port import EventLog
 from features.events import append_events, find_markers, read_events
 from features.importing import Report, import_files, prepare_import
+from features.marking import mark_live_log
 from features.online.addresses import ViewVersion, open_store
 from features.partitions import partition_of
 from features.profiles import append_profiles, profiles_current
@@ -337,6 +338,19 @@ def test_beside_a_producer_that_holds_the_log_what_serves_is_emptied_and_the_res
     done = delete(deletion(workspace), "u1")
     assert done.counts["markers"] == 1
     assert state_of(address, "u1") == (b"", None), "what came in between is gone too"
+
+
+def test_rows_that_are_refused_do_not_spoil_the_marker_behind_them(tmp_path: Path) -> None:
+    """A marker takes the region and the latest time of its entity's events: one of a region that nobody declared is none."""
+    workspace = Workspace(tmp_path / "workspace")
+    with open_live_log(workspace, CATALOG, "user", durability="process") as log:
+        append_live(log, "u1", 1)
+        bad = sessions("u1", [2]).drop_columns(["ingest_time", "region"]).append_column("region", pa.array(["mars"]))
+        log.append(U1, bad, now_us=NOW_US)
+        assert mark_live_log(log, workspace, CATALOG, "user", ["u1"], "request", now_us=NOW_US) == 1
+        compact(log, workspace, CATALOG, "user", now_us=NOW_US)
+    assert find_markers(workspace, CATALOG, "user").entity_ids == ["u1"]
+    assert names_in_log(workspace) == set()
 
 
 def test_a_log_whose_offsets_come_from_elsewhere_gets_no_marker_of_its_own(tmp_path: Path) -> None:

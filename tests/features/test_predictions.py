@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -14,7 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from features import predictions
 from features.errors import EventLogError
+from features.event_log.frames import Frame, read_header
 from features.predictions import SegmentWriter, erase, expire, list_segments, read_new, read_predictions
 from features.rows import PREDICTION
 
@@ -116,6 +119,24 @@ def test_damage_before_the_end_is_an_error(new_writer: NewWriter, tmp_path: Path
         read_names(tmp_path)
 
 
+def test_frames_that_come_while_a_reader_is_at_the_end_are_no_damage(
+    new_writer: NewWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = new_writer(tmp_path)
+    writer.append(rows_of(["u1"]))
+    coming = iter([["u2"], ["u3"]])
+
+    def look(data: bytes) -> Frame | None:
+        if not data:
+            for names in coming:
+                writer.append(rows_of(names))
+        return read_header(data)
+
+    monkeypatch.setattr(predictions, "read_header", look)
+    assert read_names(tmp_path) == ["u1"]
+    assert read_names(tmp_path) == ["u1", "u2", "u3"]
+
+
 def write_until_killed(folder: Path) -> None:
     writer = SegmentWriter(folder)
     for number in range(1_000_000):
@@ -136,10 +157,23 @@ def test_a_writer_killed_at_any_point_leaves_whole_frames(tmp_path: Path) -> Non
         assert names == [f"u{number}" for number in range(len(names) // 1_000) for _ in range(1_000)]
 
 
-def test_a_full_disk_tears_nothing_and_is_written_to_again_when_it_has_room(new_writer: NewWriter, tmp_path: Path) -> None:
+def test_a_full_disk_tears_nothing_and_is_written_to_again_when_it_has_room(
+    new_writer: NewWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The limit of a file's size is the real error of a write that finds no room."""
     writer = new_writer(tmp_path)
     writer.append(rows_of(["u1"]))
+    cut, cuts = os.ftruncate, []
+
+    def cut_locked(file: int, length: int) -> None:
+        # A deletion that got the lock before could have put a rewritten segment under the name.
+        (path,) = (each for each in list_segments(tmp_path) if each.stat().st_ino == os.fstat(file).st_ino)
+        with path.open("rb") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        cuts.append(length)
+        cut(file, length)
+
+    monkeypatch.setattr(os, "ftruncate", cut_locked)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))
     try:
@@ -149,6 +183,7 @@ def test_a_full_disk_tears_nothing_and_is_written_to_again_when_it_has_room(new_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     writer.append(rows_of(["u2"], NOON_US + 1))
+    assert len(cuts) == 3
     assert read_names(tmp_path) == ["u1", "u2"]
     assert len(list_segments(tmp_path)) == 2
 

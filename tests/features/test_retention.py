@@ -27,7 +27,7 @@ from features.layout import DAY_S
 from features.online.addresses import ViewVersion, open_store
 from features.point_in_time import states_as_known
 from features.retention import expire_events
-from features.rows import event_schema
+from features.rows import TIME, event_schema
 from features.snapshots import read_base
 from features.stream_fold import ShardFold
 from features.workspace import Workspace
@@ -119,15 +119,44 @@ def test_offsets_go_on_where_they_were_even_if_nothing_is_left(tmp_path: Path) -
     assert (after[0].tolist(), after[1].tolist()) == (before[0].tolist(), before[1].tolist())
 
 
+def test_offsets_never_go_back_when_a_region_that_keeps_longer_drops_earlier_events(tmp_path: Path) -> None:
+    """The US event, offset 0, goes ten days after the EU's, offset 1: by then offset 1 was given out and is in a snapshot."""
+    workspace = Workspace(tmp_path)
+    times = pa.array([START_US, START_US + DAY_US], TIME)
+    events = pa.table({
+        "event_id": ["first", "second"], "entity_id": ["u1"] * 2, "event_type": ["session"] * 2, "event_time": times,
+        "ingest_time": times, "region": ["us", "eu"], "duration_ms": [5, 5],
+    })  # fmt: skip
+    append_events(workspace, CATALOG, "user", events, source="all")
+    dropped = [expire_events(workspace, CATALOG, "user", now_us=START_US + days * DAY_US).events for days in (25, 40)]
+    heads = [each.tolist() for each in log_heads(workspace, CATALOG, "user")]
+    assert (dropped, heads) == ([1, 1], [[2], [START_US + DAY_US]])
+
+
+def die(*_arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_crash_before_the_live_files_go_leaves_them_to_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace, half = Workspace(tmp_path / "w"), EVENTS.num_rows // 2
+    with open_live_log(workspace, CATALOG, "user", durability="process") as log:
+        append_live(log, EVENTS.slice(0, half))
+        compact(log, workspace, CATALOG, "user", now_us=END_US)
+        log.begin_segment(0)
+        append_live(log, EVENTS.slice(half, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(retention.delta, "remove_old_files", die)
+        with pytest.raises(KeyboardInterrupt):
+            expire_events(workspace, CATALOG, "user", now_us=END_US)
+    done = expire_events(workspace, CATALOG, "user", now_us=END_US)
+    assert (done.events, done.live_files) == (0, 1)
+
+
 def test_a_crash_between_the_snapshot_and_the_drop_changes_no_state(
     whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(tmp_path / "w")
     append_events(workspace, CATALOG, "user", EVENTS, source="all")
-
-    def die(*_arguments: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patched:
         patched.setattr(retention.delta, "delete_rows", die)
         with pytest.raises(KeyboardInterrupt):
