@@ -105,14 +105,15 @@ class Group:
         if self._stopped:
             return
         wanted = self._revisions[self._service.stable]
+        canary = self._service.canary
+        candidate = self._revisions.get(canary.predictor) if canary is not None else None
         if wanted.ready or self._serving is None:
             self._serving = wanted
         elif not _same_model(self._serving, wanted):
             # Until the successor is ready: whoever runs its version, such as a canary under promotion; else the one before.
             fallback = self._serving if self._serving.usable else wanted
-            self._serving = next((one for one in self._revisions.values() if _same_model(one, wanted)), fallback)
-        canary = self._service.canary
-        candidate = self._revisions.get(canary.predictor) if canary is not None else None
+            able = (one for one in self._revisions.values() if one is not candidate and _same_model(one, wanted))
+            self._serving = next(able, fallback)
         percent = canary.percent if canary is not None and candidate is not None and candidate.ready else 0
         self._route = Route(
             service=self._service.name,

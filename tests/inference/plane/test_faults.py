@@ -119,6 +119,15 @@ def test_a_stable_revision_too_busy_for_probes_is_still_asked_because_nobody_sta
         assert plane.predict("u1").headers["x-plumb-revision"] == "stable"
 
 
+def test_a_canary_at_zero_answers_nobody_though_it_runs_the_version_of_a_busy_stable_revision(tmp_path: Path) -> None:
+    with plane_in_thread(tmp_path, probe_timeout_s=0.3, hung_failures=100) as plane:
+        plane.put(service(canary=1, percent=0))
+        plane.until_ready("stable", "v1")
+        httpx.get(f"http://127.0.0.1:{plane.revision('stable')['port']}/v2/models/churn/turn/unready")
+        plane.until(lambda: not plane.revision("stable")["ready"])
+        assert plane.predict("u1").headers["x-plumb-revision"] == "stable"
+
+
 def test_requests_in_flight_on_a_hung_process_are_answered_by_stable(tmp_path: Path) -> None:
     with plane_in_thread(tmp_path, probe_timeout_s=0.2, hung_failures=4) as plane:
         plane.put(service(canary=2, percent=100))
