@@ -237,7 +237,8 @@ class Controller:
             self._follow_with_traffic(ended, routing, now_us)
             return True
         if placed in (Placed.DONE, Placed.FOREIGN) and standing.step.applied_at_us is None:
-            self._give_alias(standing, now_us)
+            if placed is Placed.DONE:  # what is served by others' doing is not this rollout's to name
+                self._give_alias(standing, now_us)
             record_applied(self._around.workspace, self._lease_held(), standing.step, now_us)
             after = replace(standing, step=replace(standing.step, applied_at_us=now_us))
             self._tracks[standing.facts.id] = follow(self._track(standing), after)

@@ -58,7 +58,8 @@ class Canary:
 class Routing:
     """A service as it is routed now; ``lock`` changes whenever anything in it does.
 
-    ``ready`` says whether the stable revision answers, ``sends_events`` whether the plane tells anybody what it answers.
+    ``ready`` says whether the stable revision answers, ``sends_events`` whether the plane tells somebody what it is
+    asked and what it answers.
     """
 
     service: str
@@ -196,7 +197,7 @@ def read_routing(document: Mapping[str, Any]) -> Routing:
         predictor = spec["predictor"]
         return Routing(
             metadata["name"], predictor.get("name") or STABLE, _target(predictor), canary, conditions.get("Ready") == "True",
-            str(metadata["resourceVersion"]), (predictor.get("logger") or {}).get("mode") in ("all", "response"),
+            str(metadata["resourceVersion"]), (predictor.get("logger") or {}).get("mode") == "all",
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TrafficError(

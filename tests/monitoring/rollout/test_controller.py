@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e.rollouts.document_plane import SERVICE
 from e2e.rollouts.simulated import PLAN, Town, broken_score, open_town
 
-from monitoring.errors import RolloutError
+from monitoring.errors import RolloutError, TrafficUnavailable
 from monitoring.rollout.journal import Request, request_command
 from monitoring.rollout.records import read_dossier
+from monitoring.rollout.traffic import Routing, Target, Traffic
 
 
 @pytest.fixture
@@ -235,6 +237,36 @@ def test_while_the_control_database_is_down_nothing_moves_up_and_harm_still_goes
     assert town.phase == "rolled_back"
     assert town.traffic.read(SERVICE).canary is None
     assert any(line.startswith("blind: control database did not answer") for line in town.told)
+
+
+class Interrupted:
+    """A data plane that fails once at one verb, and meanwhile somebody does something by hand."""
+
+    def __init__(self, traffic: Traffic, verb: str, meanwhile: Callable[[Routing], object]) -> None:
+        self._traffic, self._verb, self._meanwhile = traffic, verb, meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        if name != self._verb:
+            return getattr(self._traffic, name)
+
+        def fail(routing: Routing, *_arguments: Any) -> Routing:
+            self._verb = ""
+            self._meanwhile(routing)
+            raise TrafficUnavailable("gone")
+
+        return fail
+
+
+def test_a_promotion_that_others_forestalled_makes_nobody_champion(town: Town) -> None:
+    town.start()
+    other = Interrupted(town.traffic, "promote", lambda routing: town.traffic.restore(routing, Target("churn", 7), "other"))
+    controller = town.controller(traffic=other)
+    town.run(controller, seconds=4)
+    ask(town, "promote")
+    town.run(controller, seconds=4)
+    assert (town.phase, town.standing.needs_controller) == ("promoted", False)
+    assert town.traffic.read(SERVICE).stable.version == 7
+    assert town.registry.champions == {"churn": 1}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from e2e.rollouts.document_plane import SERVICE, START_US, DocumentPlane, docume
 from planes.harness import plane_in_thread
 
 from monitoring.errors import TrafficChanged, TrafficError, TrafficUnavailable
-from monitoring.rollout.traffic import Canary, PlaneTraffic, Target, Traffic
+from monitoring.rollout.traffic import Canary, PlaneTraffic, Target, Traffic, read_routing
 
 ONE, TWO = Target("churn", 1), Target("churn", 2)
 
@@ -55,6 +55,15 @@ def traffic(request: pytest.FixtureRequest) -> Traffic:
 def test_a_service_without_a_canary_names_its_version(traffic: Traffic) -> None:
     routing = traffic.read(SERVICE)
     assert (routing.stable, routing.stable_name, routing.canary, routing.ready) == (ONE, "stable", None, True)
+
+
+@pytest.mark.parametrize(("mode", "sends"), [("all", True), ("response", False), ("request", False)])
+def test_only_a_service_that_sends_requests_and_responses_sends_events(plane: DocumentPlane, mode: str, sends: bool) -> None:
+    # A failure's response names nobody: without its request nobody could tell one user from many.
+    content = plane.show(SERVICE)
+    assert content is not None
+    content["spec"]["predictor"]["logger"]["mode"] = mode
+    assert read_routing(content).sends_events is sends
 
 
 def test_a_canary_starts_without_traffic_and_gets_what_it_is_given_once_it_answers(traffic: Traffic) -> None:
