@@ -247,6 +247,6 @@ def plumb(workspace: Workspace) -> Callable[..., subprocess.CompletedProcess[str
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", "from plumb.app import main; main()", "--workspace", str(workspace.root), *arguments]
-        return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False)
 
     return run

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from inference.plane.tether import hold
 
-REVISION = sys.argv[1]
+REVISION = sys.argv[1] if __name__ == "__main__" else ""
 ANSWERS = {"ready": True}
 
 
