@@ -28,11 +28,13 @@ EXPIRED: Final = "expired"
 """The log has dropped events that the row had not seen the last of: its state is in no snapshot."""
 AHEAD: Final = "not_in_log"
 """The row names an offset that the log at hand does not reach: a log on Kafka that is not compacted so far."""
+UNDECLARED: Final = "undeclared"
+"""The version's view is declared otherwise by now: nothing here tells how its states were made."""
 STAND_IN: Final = "stand_in"
 """Of the checked: the store gave nothing, so defaults were served and are what the replay expects."""
 PROFILES_UNNAMED: Final = "profiles_unnamed"
 """Of the checked: profile values were of no single fill, so only state and request are compared."""
-STATUSES: Final = (CHECKED, ERASED, EXPIRED, AHEAD, STAND_IN, PROFILES_UNNAMED)
+STATUSES: Final = (CHECKED, ERASED, EXPIRED, AHEAD, UNDECLARED, STAND_IN, PROFILES_UNNAMED)
 
 WHOLE: Final = ("state", "fields", "integers", "finished", "transformed")
 SLIM: Final = tuple(name for name in PREDICTION.names if name not in WHOLE)

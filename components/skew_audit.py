@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.served_rows import STATUSES, Selection, Served, survey
+from components.served_rows import CHECKED, STATUSES, UNDECLARED, Selection, Served, survey
 from components.skew_comparison import Version, compare_served
 from features.catalogs import load_catalog
 from features.errors import explain
@@ -79,7 +79,7 @@ def audit_skew(workspace: Workspace, model: str, selection: Selection, *, measur
         measured_at_us: recorded with the result, UTC microseconds.
 
     Raises:
-        SkewError: there are no rows to audit: silence is no pass.
+        SkewError: there are no rows to audit, or none that can be made again: silence is no pass.
         PlumblineError: a version, its log or its profiles cannot be read.
     """
     folder = workspace.predictions(model)
@@ -94,6 +94,9 @@ def audit_skew(workspace: Workspace, model: str, selection: Selection, *, measur
     whole, names, tables = 0, [], []
     for number, span in sorted(found.items()):
         version = read_version(workspace, model, number)
+        if version is None:
+            statuses[UNDECLARED] += span.rows
+            continue
         tally = tallies[number] = Tally()
         whole += _audit_version(workspace, model, version, selection, tally, statuses)
         names += signal_order(version)
@@ -101,6 +104,7 @@ def audit_skew(workspace: Workspace, model: str, selection: Selection, *, measur
         tables.append(
             skew.tabulate(tally, about=about, start_us=span.start_us, end_us=span.end_us, measured_at_us=measured_at_us)
         )
+    _require_checked(model, statuses)
     firsts = [first for tally in tallies.values() if (first := tally.first(names))]
     return SkewAudit(
         model=model,
@@ -168,8 +172,8 @@ def tell_first(facts: Mapping[str, Any]) -> str:
     return f"{line}, such as {first['example']['entity_id']} at {first['example']['now_us']}: {first['example']['detail']}"
 
 
-def read_version(workspace: Workspace, model: str, number: int) -> Version:
-    """A version with the declarations that it was trained on.
+def read_version(workspace: Workspace, model: str, number: int) -> Version | None:
+    """A version with the declarations that it was trained on; None where its view is declared otherwise by now.
 
     Raises:
         VersionError: there is no such version, or its files are gone.
@@ -178,7 +182,10 @@ def read_version(workspace: Workspace, model: str, number: int) -> Version:
     path = load(workspace, model, number, require_blessed=False).path
     description = orjson.loads((path / "model.json").read_bytes())
     catalog = load_catalog(description["catalog"])
-    return Version(number, catalog, catalog.view(description["view"]["name"]), path / "saved_model")
+    view = catalog.view(description["view"]["name"])
+    if description["view_hash"] != catalog.view_hash(view):
+        return None
+    return Version(number, catalog, view, path / "saved_model")
 
 
 def signal_order(version: Version) -> list[str]:
@@ -206,6 +213,15 @@ def _audit_version(
         served = served.checkable(log, partition, statuses)
         whole += compare_served(builder, served, log, version, tally, statuses)
     return whole
+
+
+def _require_checked(model: str, statuses: Mapping[str, int]) -> None:
+    if not statuses[CHECKED]:
+        counts = ", ".join(f"{count} {status}" for status, count in statuses.items() if count)
+        raise SkewError(
+            explain("no served row can be made again", which=model, expected="rows to compare", got=counts,
+                    next_step="audit a later time; docs/runbooks/skew.md says what keeps rows from being checked")
+        )  # fmt: skip
 
 
 def _total(counts: list[Counter[str]]) -> dict[str, int]:

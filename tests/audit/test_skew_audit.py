@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -31,6 +32,7 @@ from features.event_log.compaction import compact, open_live_log
 from features.layout import DAY_S
 from features.predictions import SegmentWriter, read_predictions
 from features.retention import expire_events
+from models.versions import load
 from monitoring.errors import SkewError
 from monitoring.skew import KINDS, STATE, UNNAMED
 
@@ -83,6 +85,18 @@ def test_rows_of_before_the_logs_retention_are_counted_and_later_ones_are_checke
 def test_silence_is_no_pass(artifacts: Path, tmp_path: Path) -> None:
     site, _ = make_site(tmp_path, artifacts)
     with pytest.raises(SkewError, match="no predictions to audit"):
+        audit(site)
+
+
+def test_rows_of_a_view_that_is_declared_otherwise_by_now_are_neither_a_mismatch_nor_a_pass(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    site, version = make_site(tmp_path, artifacts)
+    run(site, version)
+    path = load(site.workspace, MODEL, version, require_blessed=False).path / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"view_hash": "another"}))
+    rows = PARTS * site.rows_a_part
+    with pytest.raises(SkewError, match=f"no served row can be made again: churn.*{rows} undeclared"):
         audit(site)
 
 
