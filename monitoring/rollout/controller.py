@@ -231,7 +231,7 @@ class Controller:
 
     def _follow_with_traffic(self, standing: Standing, routing: Routing, now_us: int) -> bool:
         """Bring traffic to where the newest step says, and mark the step; whether another step had to be recorded for that."""
-        placed = place(self._around.traffic, routing, standing)
+        placed = place(self._around.traffic, routing, standing, self._share_before(standing))
         ended = self._react(placed, standing, routing, now_us) if standing.is_open else None
         if ended is not None:
             self._follow_with_traffic(ended, routing, now_us)
@@ -243,6 +243,13 @@ class Controller:
             after = replace(standing, step=replace(standing.step, applied_at_us=now_us))
             self._tracks[standing.facts.id] = follow(self._track(standing), after)
         return False
+
+    def _share_before(self, standing: Standing) -> int:
+        """The canary's percent of the last step that traffic has followed."""
+        if standing.step.applied_at_us is not None or not standing.is_open:
+            return standing.step.percent
+        steps = read_dossier(self._around.workspace, standing.facts.id).steps
+        return next(step.percent for step in reversed(steps) if step.applied_at_us is not None)
 
     def _react(self, placed: Placed, standing: Standing, routing: Routing, now_us: int) -> Standing | None:
         """The step that must follow because traffic cannot, or somebody has changed it; None where there is none."""

@@ -55,9 +55,11 @@ def own_canary(routing: Routing, facts: Facts) -> Canary | None:
     return canary if canary is not None and canary.name == canary_name(facts) else None
 
 
-def place(traffic: Traffic, routing: Routing, standing: Standing) -> Placed:
+def place(traffic: Traffic, routing: Routing, standing: Standing, before: int) -> Placed:
     """Do what is missing until traffic is where the newest step says.
 
+    Args:
+        before: the canary's percent that traffic last followed; less than that, before or after the step, is somebody's hand.
     Raises:
         TrafficUnavailable, TrafficChanged, TrafficError: see ``Traffic``.
     """
@@ -68,14 +70,14 @@ def place(traffic: Traffic, routing: Routing, standing: Standing) -> Placed:
         return _place_promotion(traffic, routing, standing.facts)
     if phase in (Phase.ROLLED_BACK, Phase.ABORTED):
         return _place_end(traffic, routing, standing)
-    return _place_share(traffic, routing, standing)
+    return _place_share(traffic, routing, standing, before)
 
 
-def _place_share(traffic: Traffic, routing: Routing, standing: Standing) -> Placed:
+def _place_share(traffic: Traffic, routing: Routing, standing: Standing, before: int) -> Placed:
     facts, step = standing.facts, standing.step
     stable, target = targets_of(facts)
-    canary, applied = own_canary(routing, facts), step.applied_at_us is not None
-    starting = step.action == STARTED and not applied
+    canary = own_canary(routing, facts)
+    starting = step.action == STARTED and step.applied_at_us is None
     if routing.stable != stable or routing.canary != canary or (canary is not None and canary.target != target):
         return Placed.FOREIGN
     if canary is None:
@@ -84,7 +86,7 @@ def _place_share(traffic: Traffic, routing: Routing, standing: Standing) -> Plac
         return Placed.WAITING if starting else Placed.LOWERED
     if starting and not canary.ready:
         return Placed.WAITING
-    if canary.percent < step.percent and applied:
+    if canary.percent < min(before, step.percent):
         return Placed.LOWERED
     if canary.percent != step.percent:
         traffic.shift(routing, step.percent)

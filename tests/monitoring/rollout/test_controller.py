@@ -202,6 +202,21 @@ def test_a_share_that_was_lowered_by_hand_stays_lowered_until_somebody_resumes(t
     assert (town.phase, town.percent) == ("running", 10)
 
 
+def test_a_share_that_was_lowered_by_hand_while_the_next_one_was_under_way_stays_lowered(town: Town) -> None:
+    town.start()
+    other = Interrupted(town.traffic, "", lambda routing: town.traffic.shift(routing, 0))
+    controller = town.controller(traffic=other)
+    town.run(controller, seconds=3)
+    assert town.percent == 10
+    other.fail_at("shift")
+    town.run(controller, seconds=15, until=lambda: town.percent == 0)
+    town.run(controller, seconds=3)
+    assert (town.phase, town.percent, town.standing.step.who) == ("paused", 0, "plane")
+    ask(town, "resume")
+    town.run(controller, seconds=2)
+    assert (town.phase, town.percent) == ("running", 50)
+
+
 def test_a_share_that_was_raised_by_hand_goes_back_to_what_is_recorded(town: Town) -> None:
     town.start()
     controller = town.controller()
@@ -244,6 +259,9 @@ class Interrupted:
 
     def __init__(self, traffic: Traffic, verb: str, meanwhile: Callable[[Routing], object]) -> None:
         self._traffic, self._verb, self._meanwhile = traffic, verb, meanwhile
+
+    def fail_at(self, verb: str) -> None:
+        self._verb = verb
 
     def __getattr__(self, name: str) -> Any:
         if name != self._verb:
