@@ -93,6 +93,8 @@ class Chaos:
     def _keep_a_rollout_going(self) -> None:
         standings = list_rollouts(Workspace(self.place.workspace))
         if standings and standings[0].needs_controller:
+            if standings[0].step.action == "page":
+                self._give_up()
             return
         wants_bad = len(standings) % 2
 
@@ -103,6 +105,10 @@ class Chaos:
             self.place.plumb(*arguments)
 
         with_retries(start)
+
+    def _give_up(self) -> None:
+        """End a rollout that has paged, as whoever is called does: so many kills leave it with evidence that cannot be used."""
+        with_retries(lambda: self.place.plumb("rollouts", "abort", "churn", "--why", "it has paged", "--wait", "0"))
 
     def _watch(self, seconds: float) -> None:
         """Compare the plane's weight with what is recorded, again and again."""
@@ -156,6 +162,8 @@ class Chaos:
 
     def _recover(self, sent: Load) -> None:
         """Until requests are answered again without a pause and the last rollout is over."""
+        if self._standing().needs_controller:
+            self._give_up()
         self.place.until(lambda: not self._standing().needs_controller, WAIT_S, "the end of the last rollout")
 
         def is_steady() -> bool:
