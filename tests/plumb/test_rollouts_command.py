@@ -25,7 +25,7 @@ from monitoring.errors import RolloutError, TrafficUnavailable
 from monitoring.rollout.api import Desk, build_api
 from monitoring.rollout.plan import PlanError, describe_plan
 from monitoring.rollout.traffic import PlaneTraffic
-from plumb import app
+from plumb import app, rollout_view
 from plumb.rollout_process import listen, serving
 
 NEW = NewVersion("churn", 0, "run-1", True, "beats recency", "subscriber@1", "v", "g", {"network_auc": 0.8})
@@ -49,10 +49,15 @@ def town(tmp_path: Path) -> Iterator[Town]:
         traffic.close()
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As wide as its lines, so that a sentence can be looked for in one piece; the console has its width since its import."""
+    monkeypatch.setattr(rollout_view.console, "width", 300)
+
+
 def call(town: Town, *arguments: str, code: int = 0) -> str:
-    # A terminal as wide as its lines, so that a sentence can be looked for in one piece.
-    runner = CliRunner(env={"COLUMNS": "300"})
-    done = runner.invoke(app.root, ["--workspace", str(town.workspace.root), "rollouts", *arguments], catch_exceptions=False)
+    command = ["--workspace", str(town.workspace.root), "rollouts", *arguments]
+    done = CliRunner().invoke(app.root, command, catch_exceptions=False)
     assert done.exit_code == code, done.output
     return done.stdout
 
