@@ -226,6 +226,11 @@ class View:
         """Name and version, as they appear in paths and records: ``subscriber@1``."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def former_keys(self) -> tuple[str, ...]:
+        """Keys of the versions before this one, under which values may still be kept."""
+        return tuple(f"{self.name}@{version}" for version in range(1, self.version))
+
 
 @dataclass(frozen=True)
 class Catalog:

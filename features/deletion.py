@@ -34,6 +34,7 @@ class Deletion:
     Attributes:
         open_log: opens the live log; None where events reach the batch log by import alone.
         stores: opens each online store that may hold them, by a name for the record.
+        former: the same for stores of earlier view versions, which streams of today do not follow.
     """
 
     workspace: Workspace
@@ -41,6 +42,7 @@ class Deletion:
     entity: str
     open_log: Callable[[], EventLog] | None = None
     stores: Mapping[str, Callable[[], OnlineStore]] = field(default_factory=dict)
+    former: Mapping[str, Callable[[], OnlineStore]] = field(default_factory=dict)
 
 
 def delete_entities(task: Deletion, entity_ids: list[str], *, who: str, reason: str, now_us: int) -> Request:
@@ -61,7 +63,7 @@ def delete_entities(task: Deletion, entity_ids: list[str], *, who: str, reason: 
     steps = _Steps(records, replace(request, waiting=[]))
     steps.attempt("event log", partial(_mark, task, entity_ids, request.id, now_us), counted_as="markers")
     marked = not steps.request.waiting
-    for name, open_store in task.stores.items():
+    for name, open_store in {**task.stores, **task.former}.items():
         steps.attempt(f"online store {name}", partial(_erase_online, open_store, entity_ids))
     if not marked:
         # What serves is empty. The rest must wait for the marker: without it a log could bring everything back.
@@ -147,21 +149,23 @@ def _purges(task: Deletion, entity_ids: list[str]) -> dict[str, Callable[[], int
 def _drop_live(
     task: Deletion, open_log: Callable[[], EventLog], entity_ids: list[str], wait_for: Callable[[str], None]
 ) -> int:  # fmt: skip
-    """Drop the live log's files up to the markers, once every stream has read so far and the batch log has the rest."""
+    """Drop the live log's files up to the markers, once every stream has read so far and the batch log has the rest.
+
+    Until then a stream may hold a state of before the deletion and write it back, also one that reads a topic, whose events
+    go by its own retention.
+    """
     dropped = 0
     with open_log() as log:
-        if not isinstance(log, FileLog):
-            return 0
         markers = find_markers(task.workspace, task.catalog, task.entity).of(entity_ids)
         names, offsets = markers.entity_ids, markers.last["erased_to"].to_list()
         for partition, before in _furthest(partition_of(names, log.partitions).tolist(), offsets).items():
-            if log.start_offset(partition) >= before:
+            if isinstance(log, FileLog) and log.start_offset(partition) >= before:
                 continue
             behind = [] if compacted_to(log, task.workspace, task.catalog, task.entity, partition) > before else ["compaction"]
             behind += [name for name, open_store in task.stores.items() if _reached(open_store, partition) < before]
             if behind:
                 wait_for(f"live log, partition {partition}: {', '.join(behind)} must read to offset {before} first")
-            else:
+            elif isinstance(log, FileLog):
                 dropped += log.drop_segments(partition, before)
     return dropped
 

@@ -168,7 +168,7 @@ def read_snapshot(workspace: Workspace, catalog: Catalog, view: View, partition:
         EventLogError: events were dropped that no snapshot of this view holds.
         StateError: the file is damaged.
     """
-    found = _read(_path(workspace, view, partition), catalog.view_hash(view)) or nothing()
+    found = _read(_path(workspace, view.key, partition), catalog.view_hash(view)) or nothing()
     dropped_to = expired_to(workspace, catalog, view.entity, partition)
     if found.log_offset < dropped_to:
         raise EventLogError(
@@ -184,7 +184,7 @@ def read_snapshot(workspace: Workspace, catalog: Catalog, view: View, partition:
 def newest_snapshot(workspace: Workspace, catalog: Catalog, entity: str, partition: int) -> Snapshot:
     """The furthest snapshot of any view of an entity: which events were counted, all of them know alike."""
     views = (view for view in catalog.views if view.entity == entity)
-    found = (_read(_path(workspace, view, partition), catalog.view_hash(view)) for view in views)
+    found = (_read(_path(workspace, view.key, partition), catalog.view_hash(view)) for view in views)
     furthest = max(filter(None, found), key=lambda snapshot: snapshot.log_offset, default=nothing())
     return without_erased(furthest, find_markers(workspace, catalog, entity, partition=partition))
 
@@ -246,9 +246,27 @@ def extend(before: Snapshot, events: pa.Table, catalog: Catalog, view: View, at:
 
 def write_snapshot(workspace: Workspace, catalog: Catalog, view: View, partition: int, snapshot: Snapshot) -> None:
     """Replace a partition's snapshot; it is on disk when this returns."""
-    path = _path(workspace, view, partition)
+    _write(_path(workspace, view.key, partition), catalog.view_hash(view), snapshot)
+
+
+def purge_snapshots(workspace: Workspace, catalog: Catalog, entity: str) -> int:
+    """Rewrite the snapshots that hold somebody who was erased since, also of earlier view versions; returns how many left."""
+    gone = 0
+    for partition in range(catalog.log_partitions):
+        markers = find_markers(workspace, catalog, entity, partition=partition)
+        for key in (key for view in catalog.views if view.entity == entity for key in (view.key, *view.former_keys)):
+            path = _path(workspace, key, partition)
+            stored, view_hash = _load(path)
+            kept = without_erased(stored, markers)
+            if kept is not stored:
+                _write(path, view_hash, kept)
+                gone += stored.entities.num_rows - kept.entities.num_rows
+    return gone
+
+
+def _write(path: Path, view_hash: str, snapshot: Snapshot) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    said = {"view_hash": catalog.view_hash(view), "log_offset": str(snapshot.log_offset), "ingest_us": str(snapshot.ingest_us)}
+    said = {"view_hash": view_hash, "log_offset": str(snapshot.log_offset), "ingest_us": str(snapshot.ingest_us)}
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with partial.open("wb") as file:
         table = snapshot.entities.replace_schema_metadata(said)
@@ -259,39 +277,31 @@ def write_snapshot(workspace: Workspace, catalog: Catalog, view: View, partition
     partial.rename(path)
 
 
-def purge_snapshots(workspace: Workspace, catalog: Catalog, entity: str) -> int:
-    """Rewrite the snapshots that hold somebody who was erased since; returns how many entities left them."""
-    gone = 0
-    for view in (each for each in catalog.views if each.entity == entity):
-        for partition in range(catalog.log_partitions):
-            stored = _read(_path(workspace, view, partition), catalog.view_hash(view))
-            if stored is None:
-                continue
-            kept = without_erased(stored, find_markers(workspace, catalog, entity, partition=partition))
-            if kept is not stored:
-                write_snapshot(workspace, catalog, view, partition, kept)
-                gone += stored.entities.num_rows - kept.entities.num_rows
-    return gone
-
-
 def _read(path: Path, view_hash: str) -> Snapshot | None:
+    """The snapshot in a file, if it is of the view as declared now."""
+    snapshot, stored_hash = _load(path)
+    return snapshot if stored_hash == view_hash else None
+
+
+def _load(path: Path) -> tuple[Snapshot, str]:
+    """The snapshot in a file and the hash of its view; ``nothing()`` and no hash where there is no file."""
     if not path.exists():
-        return None
+        return nothing(), ""
     try:
         with path.open("rb") as file:
             table = pa.ipc.open_file(file).read_all()
         said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        snapshot = Snapshot(int(said["log_offset"]), int(said["ingest_us"]), table.replace_schema_metadata(None).cast(SCHEMA))
+        entities = table.replace_schema_metadata(None).cast(SCHEMA)
+        return Snapshot(int(said["log_offset"]), int(said["ingest_us"]), entities), said["view_hash"]
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise StateError(
             explain("snapshot cannot be read", which=str(path), expected="a whole file", got=str(error).splitlines()[0],
                     next_step="restore the file from its copy")
         ) from error  # fmt: skip
-    return snapshot if said["view_hash"] == view_hash else None
 
 
-def _path(workspace: Workspace, view: View, partition: int) -> Path:
-    return workspace.snapshots(view.key) / f"partition-{partition:03d}.arrow"
+def _path(workspace: Workspace, view_key: str, partition: int) -> Path:
+    return workspace.snapshots(view_key) / f"partition-{partition:03d}.arrow"
 
 
 def _header_offsets(states: pa.LargeBinaryArray) -> Ints:

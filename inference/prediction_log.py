@@ -40,6 +40,11 @@ FAULTY: Final = "faulty"
 """An answer could not be made into rows."""
 REASONS: Final = (QUEUE_FULL, DISK, FAULTY)
 
+UNLOGGABLE: Final = (
+    PlumblineError, pa.ArrowException, ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, MemoryError,
+)  # fmt: skip
+"""What an answer may raise that cannot be made into rows."""
+
 WHOLE_RATE: Final = 0.01
 MAX_QUEUED_ROWS: Final = 200_000
 FRAME_ROWS: Final = 65_536
@@ -165,9 +170,14 @@ class PredictionLog:
             self._writer.append(tabulate(batch, self._server, self._finish, self._whole_rate))
         except OSError:
             self._count_dropped(DISK, rows)
-        except (PlumblineError, pa.ArrowException, ValueError, TypeError, RuntimeError):
-            # One answer that makes no row must not end the log; it is counted, and an alert stands on the count.
-            self._count_dropped(FAULTY, rows)
+        except UNLOGGABLE:
+            if len(batch) == 1:
+                # It must not end the log; it is counted, and an alert stands on the count.
+                self._count_dropped(FAULTY, rows)
+                return
+            # One of them is at fault, and the others must not be lost for it: it is found by halving.
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                self._write(half, sum(each.answer.request.rows for each in half))
 
 
 def finish_by(predictor: Predictor) -> Finish:

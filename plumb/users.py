@@ -68,7 +68,8 @@ def erase(  # noqa: PLR0913 - one argument an option
     declared = load_catalog(catalog)
     chosen = entity or declared.views[0].entity
     opener = _log_opener(settings, declared, chosen, source, kafka)
-    task = Deletion(settings.workspace, declared, chosen, opener, _store_openers(settings, declared, chosen, store))
+    stores, former = _store_openers(settings, declared, chosen, store)
+    task = Deletion(settings.workspace, declared, chosen, opener, stores, former)
     delete = partial(delete_entities, task, _read_ids(ids, file), who=getpass.getuser(), reason=reason)
     request = _until_complete(delete, wait_s)
     if as_json:
@@ -161,19 +162,28 @@ def _log_opener(
 
 def _store_openers(
     settings: Settings, catalog: Catalog, entity: str, given: list[str] | None
-) -> dict[str, Callable[[], OnlineStore]]:
-    """Every online store of the entity's views at the addresses named, else at the settings', that was ever filled."""
-    from features.online.addresses import ViewVersion, is_url, open_store
+) -> tuple[dict[str, Callable[[], OnlineStore]], dict[str, Callable[[], OnlineStore]]]:
+    """Every online store of the entity's views at the addresses named, else at the settings', that was ever filled.
 
-    openers: dict[str, Callable[[], OnlineStore]] = {}
+    Returns:
+        Those of the views as declared, and those of their earlier versions.
+    """
+    from features.online.addresses import ViewVersion, is_url, open_store, stored_version
+
+    declared: dict[str, Callable[[], OnlineStore]] = {}
+    former: dict[str, Callable[[], OnlineStore]] = {}
     for number, address in enumerate(given or [None]):
         for view in (each for each in catalog.views if each.entity == entity):
-            named = store_of(settings, view.key, address)
-            name = f"{view.key} {'server' if is_url(named) else 'files'}{f' {number + 1}' if number else ''}"
-            opener = partial(open_store, named, ViewVersion.of(catalog, view))
-            if _was_filled(opener):
-                openers[name] = opener
-    return openers
+            for key in (view.key, *view.former_keys):
+                named = store_of(settings, key, address)
+                name = f"{key} {'server' if is_url(named) else 'files'}{f' {number + 1}' if number else ''}"
+                if key == view.key:
+                    opener = partial(open_store, named, ViewVersion.of(catalog, view))
+                    if _was_filled(opener):
+                        declared[name] = opener
+                elif version := stored_version(named, key):
+                    former[name] = partial(open_store, named, version)
+    return declared, former
 
 
 def _was_filled(opener: Callable[[], OnlineStore]) -> bool:

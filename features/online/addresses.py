@@ -8,6 +8,7 @@ from typing import Final
 
 from features.declarations import Catalog, View
 from features.errors import StoreError, explain
+from features.online import lmdb_files
 from features.online.lmdb import LmdbStore
 from features.online.store import OnlineStore
 
@@ -32,6 +33,22 @@ class ViewVersion:
 def is_url(address: str) -> bool:
     """Whether an address names a server; else it is a folder."""
     return "://" in address
+
+
+def stored_version(address: str, view_key: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> ViewVersion | None:
+    """The version that an address holds under a key, declared or not; None where it holds none.
+
+    Raises:
+        StoreError: the store is damaged.
+        StoreUnavailable: it cannot be read now.
+    """
+    if is_url(address):
+        from features.online.redis_server import connect, read_identity
+
+        identity = read_identity(connect(address, timeout_s), view_key)
+    else:
+        identity = lmdb_files.read_identity(Path(address))
+    return ViewVersion(view_key, identity["view_hash"], identity["partitions"]) if identity else None
 
 
 def open_store(

@@ -92,6 +92,26 @@ def open_shard(path: Path, index: int, identity: Mapping[str, object], readonly:
     return shard
 
 
+def read_identity(path: Path) -> dict[str, Any] | None:
+    """What a store says of itself, whatever is wanted of it; None where there is no store.
+
+    Raises:
+        StoreError: it is damaged.
+        StoreUnavailable: it cannot be opened now.
+    """
+    folder = _shard_path(path, 0)
+    if not (folder / "data.mdb").exists():
+        return None
+    try:
+        with _environment(folder, readonly=True) as environment:
+            meta = environment.open_db(b"meta", create=False)
+            with environment.begin(db=meta) as transaction:
+                identity: dict[str, Any] = orjson.loads(transaction.get(IDENTITY_KEY) or b"{}")
+                return identity
+    except (lmdb.Error, orjson.JSONDecodeError) as error:
+        raise translate(error, folder) from error
+
+
 def _page_bytes(environment: lmdb.Environment) -> int:
     """The size that the data file must have for every page that the environment counts."""
     return int((environment.info()["last_pgno"] + 1) * environment.stat()["psize"])

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import orjson
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from features.errors import StoreError, StoreUnavailable, explain
+from features.online.redis_commands import Keys
 
 DEFAULT_TIMEOUT_S: Final = 5.0
 READ_BYTES: Final = 256 << 10
@@ -99,6 +101,17 @@ def check_server(client: redis.Redis, address: str) -> None:
             explain("Redis server may evict states", which=address, expected="maxmemory-policy noeviction",
                     got=memory["maxmemory_policy"], next_step="set maxmemory-policy to noeviction")
         )  # fmt: skip
+
+
+def read_identity(pool: redis.ConnectionPool, view_key: str) -> dict[str, Any] | None:
+    """What the server says of a view's store, whatever is wanted of it; None where there is none.
+
+    Raises:
+        StoreUnavailable: it does not answer.
+    """
+    with talking(address_of(pool)), redis.Redis(connection_pool=pool) as client:
+        stored: Any = client.get(Keys(view_key, 1).identity)
+    return orjson.loads(stored) if stored else None
 
 
 @contextmanager

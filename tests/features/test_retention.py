@@ -186,12 +186,16 @@ def test_a_view_that_comes_after_its_events_have_gone_is_refused(tmp_path: Path)
         fill_shard(FillJob(workspace.root, catalog, later, END_US, str(tmp_path / "s")), 0)
 
 
-def test_a_deletion_reaches_snapshots(whole: dict[str, bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize("declared", [VIEW.version, VIEW.version + 1])
+def test_a_deletion_reaches_snapshots_also_of_an_earlier_view_version(
+    whole: dict[str, bytes], tmp_path: Path, declared: int
+) -> None:
     workspace = Workspace(tmp_path / "w")
     append_events(workspace, CATALOG, "user", EVENTS, source="all")
     expire_events(workspace, CATALOG, "user", now_us=START_US + 80 * DAY_US)
     name = NAMES[0]
-    done = delete_entities(Deletion(workspace, CATALOG, "user"), [name], who="ann", reason="asked", now_us=END_US)
+    catalog = replace(CATALOG, views=(replace(VIEW, version=declared),))
+    done = delete_entities(Deletion(workspace, catalog, "user"), [name], who="ann", reason="asked", now_us=END_US)
     assert done.counts["snapshots"] == 1
     assert not any(name.encode() in path.read_bytes() for path in workspace.snapshots(VIEW.key).iterdir())
     assert fill(workspace, tmp_path / "store") == {**whole, name: b""}

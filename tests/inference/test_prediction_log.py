@@ -200,6 +200,19 @@ def test_an_answer_that_makes_no_row_is_counted_and_the_next_one_is_logged(
     assert read_all(tmp_path)["request_id"].to_pylist() == ["next"] * 3
 
 
+def test_an_answer_that_makes_no_row_takes_none_with_it_that_waited_beside_it(
+    answer: Answer, predictor: Predictor, server: Server, tmp_path: Path
+) -> None:
+    dropped: Counter[str] = Counter()
+    broken = Answer(answer.request, answer.inputs, predictor.predict_cold(1))
+    offered = [answer, answer, broken, answer, answer]
+    with PredictionLog(tmp_path, server, finish_by(predictor), whole_rate=0, count_dropped=dropped.__setitem__) as log:
+        for number, each in enumerate(offered):
+            assert log.offer(each, request_id=f"r{number}", answered_at_us=NOON_US)
+    assert dropped == {FAULTY: 3}
+    assert read_all(tmp_path)["request_id"].to_pylist() == [f"r{number}" for number in (0, 1, 3, 4) for _ in range(3)]
+
+
 def test_rows_are_made_fast_enough_for_a_million(store: OnlineStore, predictor: Predictor, server: Server) -> None:
     """Processor time, so that a busy machine does not matter; it takes about 3 us a row, the bound is 20."""
     names = [f"u{number % 200}" for number in range(1_000)]
