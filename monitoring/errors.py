@@ -37,6 +37,10 @@ class SkewError(PermanentError):
     """There is nothing to audit, or what was served cannot be compared."""
 
 
+class VerdictError(PermanentError):
+    """A verdict cannot be recorded, or the database of verdicts cannot be used."""
+
+
 class DriftError(PermanentError):
     """Drift settings, a reference or a sample are not what they must be."""
 
