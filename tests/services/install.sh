@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests start (PostgreSQL, Redis) where they are missing; does nothing where they are there.
+# Installs the servers that the tests start (PostgreSQL, Redis, Prometheus, Alertmanager) where they are missing; does nothing where
+# they are there.
 # It installs programs only: no test uses a server that somebody else started.
 set -euo pipefail
 
@@ -10,6 +11,8 @@ if ! command -v postgres >/dev/null && [ ${#servers[@]} -eq 0 ]; then
     packages+=(postgresql)
 fi
 command -v redis-server >/dev/null || packages+=(redis-server)
+command -v prometheus >/dev/null && command -v promtool >/dev/null || packages+=(prometheus)
+command -v amtool >/dev/null || packages+=(prometheus-alertmanager)
 [ ${#packages[@]} -eq 0 ] && exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
