@@ -82,7 +82,7 @@ def run_controller(settings: Settings, plane: str, course: Course) -> None:
             try:
                 metrics.show(controller, list_rollouts(workspace), now_us())
             except StoreUnavailable:
-                metrics.faults.inc()  # the controller has said so
+                metrics.show_blind(controller, now_us())  # the controller has said so
     if controller.lease is not None:
         release(workspace, controller.lease, now_us())
     traffic.close()
