@@ -57,7 +57,8 @@ class Plan:
 
     ``false_rollback_rate`` bounds the chance that the whole rollout, all gates, slices, stages and looks together, rolls
     back a canary that is equal to stable. A stage that stays inconclusive for ``hold_s`` seconds after its bake pages;
-    ``blind_s`` seconds without requests of either revision fail the check on data.
+    ``blind_s`` seconds without requests of either revision fail the check on data. ``require`` names monitors outside the
+    controller ("drift.stable.features") without whose pass no stage ends.
     """
 
     stages: tuple[Stage, ...]
@@ -65,6 +66,7 @@ class Plan:
     false_rollback_rate: float = 0.01
     hold_s: int = 1_800
     blind_s: int = 60
+    require: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_plan(self)
@@ -119,6 +121,7 @@ def read_plan(mapping: object) -> Plan:
         _number(mapping.get("false_rollback_rate", DEFAULT_PLAN.false_rollback_rate), "false_rollback_rate"),
         _whole(_number(mapping.get("hold_s", DEFAULT_PLAN.hold_s), "hold_s"), "hold_s"),
         _whole(_number(mapping.get("blind_s", DEFAULT_PLAN.blind_s), "blind_s"), "blind_s"),
+        _read_names(mapping.get("require", ())),
     )
 
 
@@ -128,7 +131,14 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         **plan.__dict__,
         "stages": [dict(stage.__dict__) for stage in plan.stages],
         "gates": [{**gate.__dict__, "severity": str(gate.severity)} for gate in plan.gates],
+        "require": list(plan.require),
     }
+
+
+def _read_names(names: object) -> tuple[str, ...]:
+    if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+        raise _refusal("require", "a list of monitors' names", str(names))
+    return tuple(names)
 
 
 def _read_parts(parts: object, kind: type[_Part]) -> tuple[_Part, ...]:
