@@ -8,13 +8,15 @@ never spoken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from features.workspace import Workspace
 from monitoring.rollout.placement import canary_name
-from monitoring.rollout.track import Track
+from monitoring.rollout.plan import read_plan
+from monitoring.rollout.records import Standing
+from monitoring.rollout.track import effective_state
 from monitoring.rollout.traffic import Routing
 from monitoring.verdict_log import BLIND, read_standing
 from monitoring.verdicts import Outcome, Severity, Verdict
@@ -46,30 +48,24 @@ class Concern:
         return (self.canary, self.stable, self.service, self.model)
 
 
-Monitors = Callable[[Concern, int], tuple[Verdict, ...]]
-"""Verdicts on a concern at an instant (UTC microseconds): what a controller adds to those of its own gates."""
-
-
-def concern_of(track: Track, routing: Routing) -> Concern:
+def concern_of(standing: Standing, routing: Routing) -> Concern:
     """What concerns a rollout now; the stable revision is the one that the plane names, whatever it was called as a canary."""
-    facts = track.standing.facts
+    facts = standing.facts
     return Concern(
         f"{facts.service}/{canary_name(facts)}", f"{facts.service}/{routing.stable_name}", facts.service,
-        f"model:{facts.model}", track.plan.require, track.state.stage_started_us,
+        f"model:{facts.model}", read_plan(facts.plan).require, effective_state(standing).stage_started_us,
     )  # fmt: skip
 
 
-def read_monitors(workspace: Workspace) -> Monitors:
-    """Monitors that write into the workspace's log of verdicts.
+def read_monitors(workspace: Workspace, standing: Standing, routing: Routing, now_us: int) -> tuple[Verdict, ...]:
+    """What the workspace's log of verdicts holds on a rollout at an instant (UTC microseconds).
 
-    What is returned raises ``StoreUnavailable`` where the control database does not answer.
+    Raises:
+        StoreUnavailable: the control database does not answer.
     """
-
-    def read(concern: Concern, now_us: int) -> tuple[Verdict, ...]:
-        standing = read_standing(workspace, subjects=concern.subjects, now_us=now_us)
-        return weigh_monitors(concern, [each.judged(now_us) for each in standing], now_us)
-
-    return read
+    concern = concern_of(standing, routing)
+    known = read_standing(workspace, subjects=concern.subjects, now_us=now_us)
+    return weigh_monitors(concern, [each.judged(now_us) for each in known], now_us)
 
 
 def weigh_monitors(concern: Concern, verdicts: Sequence[Verdict], now_us: int) -> tuple[Verdict, ...]:

@@ -9,9 +9,11 @@ import pytest
 
 from features.workspace import Workspace
 from monitoring.errors import PlanError
-from monitoring.rollout.monitors import Concern, read_monitors, weigh_monitors
+from monitoring.rollout.monitors import Concern, concern_of, read_monitors, weigh_monitors
 from monitoring.rollout.plan import DEFAULT_PLAN, describe_plan, read_plan
+from monitoring.rollout.records import Facts, Standing, Step
 from monitoring.rollout.step import Hold, Page, Phase, Promote, RollBack, Rollout, step
+from monitoring.rollout.traffic import Routing, Target
 from monitoring.verdict_log import record_verdicts
 from monitoring.verdicts import Outcome, Severity, Verdict
 
@@ -84,15 +86,29 @@ def test_what_is_required_of_a_service_or_a_model_as_a_whole_need_not_name_the_c
 
 def test_a_monitor_that_went_blind_holds_whether_it_was_required_or_not(tmp_path: Path):
     workspace = Workspace(tmp_path)
+    made = rolled_out(("drift.stable.features",))
+    routing = Routing("churn", "canary-3", Target("churn", 1), None, ready=True, lock="1")
+    assert concern_of(made, routing) == replace(CONCERN, require=("drift.stable.features",))
+
     record_verdicts(workspace, [said("drift.stable.features", CANARY, Outcome.PASS)], valid_for_s=300, now_us=NOW_US)
-    read = read_monitors(workspace)
-    assert isinstance(step(RUNNING, (*GATES, *read(CONCERN, NOW_US + S)), PLAN, NOW_US), Promote)
-    for require in ((), ("drift.stable.features",)):
-        blind = read(replace(CONCERN, require=require), NOW_US + 400 * S)
-        assert [verdict.monitor for verdict in blind] == ["drift.stable.features"]
-        action = step(RUNNING, (*GATES, *blind), PLAN, NOW_US)
+
+    def decide_at(now_us: int, standing: Standing):
+        verdicts = (*GATES, *read_monitors(workspace, standing, routing, now_us))
+        return step(RUNNING, verdicts, PLAN, NOW_US)
+
+    for standing in (made, rolled_out(())):
+        assert isinstance(decide_at(NOW_US + 300 * S, standing), Promote)
+        action = decide_at(NOW_US + 301 * S, standing)
         assert isinstance(action, Page)
-        assert "drift.stable.features of churn/canary-7: blind" in action.reason
+        assert action.reason.startswith("inconclusive: drift.stable.features of churn/canary-7: blind: nothing heard of")
+
+
+def rolled_out(require: tuple[str, ...]) -> Standing:
+    """Rollout 7 of churn, its first stage applied at ``BEGAN_US``."""
+    plan = describe_plan(replace(PLAN, require=require))
+    facts = Facts(7, "churn", "churn", 1, 2, plan, "ann", "better", BEGAN_US)
+    applied = Step(7, 2, "start", "running", 10, RUNNING.describe(), [], "controller", "started", 1, BEGAN_US, BEGAN_US)
+    return Standing(facts, applied)
 
 
 def test_a_plan_names_what_it_requires_and_refuses_what_is_no_name():
