@@ -57,10 +57,11 @@ def run_controller(settings: Settings, plane: str, course: Course) -> None:
     from components.rollouts import RegistryAliases, choose_canary
     from monitoring.rollout.api import Desk, build_api
     from monitoring.rollout.collector import Collector
-    from monitoring.rollout.controller import Controller, Surroundings
+    from monitoring.rollout.controller import Controller
     from monitoring.rollout.leader import Claim, release
     from monitoring.rollout.metrics import ControllerMetrics
     from monitoring.rollout.records import list_rollouts
+    from monitoring.rollout.surroundings import Surroundings
     from monitoring.rollout.traffic import PlaneTraffic
 
     stopping = threading.Event()

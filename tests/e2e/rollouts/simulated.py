@@ -17,11 +17,12 @@ from features.workspace import Workspace
 from inference.plane.events import LoggedEvent, write_event
 from inference.plane.routing import Split
 from monitoring.rollout.collector import Collector
-from monitoring.rollout.controller import Controller, Surroundings
+from monitoring.rollout.controller import Controller
 from monitoring.rollout.journal import NewRollout, Request, request_rollout
 from monitoring.rollout.leader import US_PER_S, Claim
 from monitoring.rollout.plan import GateSpec, Plan, Stage, describe_plan
 from monitoring.rollout.records import Standing, list_rollouts
+from monitoring.rollout.surroundings import Surroundings
 from monitoring.rollout.traffic import PlaneTraffic, Traffic
 
 PLAN = Plan(
