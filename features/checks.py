@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from features import layout
 from features.declarations import EVENT_COLUMNS, HOUR_OF_WEEK, RESERVED_PREFIX, Catalog, Ratio, Signal, View, window_features
 from features.errors import DeclarationError, explain
+from features.zones import CLOCK, CLOCK_FEATURES
 
 MIN_RETENTION_S = 14 * layout.DAY_S
 
@@ -98,6 +99,10 @@ def _check_signal(catalog: Catalog, signal: Signal) -> None:
             "a condition on an attribute that all its event types carry",
             condition.attribute,
         )
+    if signal.by and signal.by.offset:
+        dtype = catalog.attribute(signal.by.offset).dtype if signal.by.offset in carried else "none"
+        fits = signal.by.attribute == HOUR_OF_WEEK and dtype == "int64"
+        _require(fits, catalog, which, "an offset of the hour of week, an int64 attribute of all its event types", dtype)
     if signal.by and signal.by.attribute != HOUR_OF_WEEK:
         _require(
             signal.by.attribute in carried and catalog.attribute(signal.by.attribute).dtype == "string",
@@ -156,11 +161,24 @@ def _check_view(catalog: Catalog, view: View) -> None:
     _require(
         not view.utc_offset or view.utc_offset in offsets, catalog, f"{which}, utc_offset", "an int64 field", view.utc_offset
     )
+    _check_clock_and_counts(catalog, view)
     derived = [*(entry.name for entry in view.elapsed), *(entry.name for entry in view.ratios)]
     inputs = [entry.name for entry in (*catalog.profile_fields_of(view), *view.request)]
-    _refuse_repeats(catalog, f"features of {view.name}", (*features, *derived, *inputs, "state", "now", "local_hour"))
+    _refuse_repeats(
+        catalog, f"features of {view.name}", (*features, *derived, *inputs, "state", "now", "local_hour", *CLOCK_FEATURES)
+    )
     # What explains a score is named by signal or by field: the two must not be confused.
-    _refuse_repeats(catalog, f"signals and fields of {view.name}", (*view.signals, *inputs, "local_hour"))
+    _refuse_repeats(catalog, f"signals and fields of {view.name}", (*view.signals, *inputs, "local_hour", CLOCK))
+
+
+def _check_clock_and_counts(catalog: Catalog, view: View) -> None:
+    which = f"view {view.name!r}"
+    texts = [entry.name for entry in (*catalog.profile_fields_of(view), *view.request) if entry.dtype == "string"]
+    _require(view.time_zone in ("", *texts), catalog, f"{which}, time_zone", "a string field", view.time_zone)
+    counts = {signal.name for signal in catalog.signals_of(view) if set(signal.operations) == {"count"}}
+    _require(
+        set(view.counted) <= counts, catalog, f"{which}, counted", "signals of it that only count", ", ".join(view.counted)
+    )
 
 
 def _check_shrinkage(catalog: Catalog, view: View, ratio: Ratio) -> None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from features import layout
 from features.errors import DeclarationError, explain
@@ -21,7 +21,10 @@ Named = TypeVar("Named", "Attribute", "EventType", "Signal", "Profile", "View")
 Operation = Literal["count", "sum", "max", "last", "first"]
 
 HOUR_OF_WEEK = "hour_of_week"
-"""A ``By`` of this name is computed from event_time in UTC: Monday 00:00 is 0, Sunday 23:00 is 167."""
+"""A ``By`` of this name is computed from event_time, in UTC or local: Monday 00:00 is 0, Sunday 23:00 is 167."""
+
+_LATER = {"offset": "", "counted": (), "time_zone": ""}
+"""Parts of declarations that came later, with what they are where nobody names them: hashes from before stay as they were."""
 
 EVENT_COLUMNS = (
     "event_id", "entity_id", "event_type", "event_time", "ingest_time", "region", "ingest_day", "log_partition", "log_offset",
@@ -68,21 +71,23 @@ class By:
     """A small closed key that splits a signal: ``hour_of_week``, or a string attribute's listed values.
 
     Value i of ``values`` has the code i + 1; anything else, and a missing attribute, has the code 0 ("other").
-    Hour of week has the codes 0 to 167.
+    Hour of week has the codes 0 to 167. With ``offset``, an int64 attribute in minutes east of UTC, it is the hour that the
+    clock showed where the event happened; an event without it has the code 168 ("unknown").
     """
 
     attribute: str
     values: tuple[str, ...] = ()
+    offset: str = ""
 
     @property
     def size(self) -> int:
         """Number of codes."""
-        return 168 if self.attribute == HOUR_OF_WEEK else len(self.values) + 1
+        return 168 + bool(self.offset) if self.attribute == HOUR_OF_WEEK else len(self.values) + 1
 
     def label(self, code: int) -> str:
         """The name of one code, as it appears in feature names."""
         if self.attribute == HOUR_OF_WEEK:
-            return f"h{code:03d}"
+            return f"h{code:03d}" if code < 168 else "unknown"
         return "other" if code == 0 else self.values[code - 1]
 
 
@@ -204,6 +209,8 @@ class View:
         elapsed, ratios: features derived from finished ones, in the graph.
         bucketed: names of finished features that are also cut at their training quantiles.
         utc_offset: an int64 field in minutes, which gives the feature ``local_hour`` of ``now``; empty for none.
+        counted: names of signals whose counts the model sees as they are, neither logarithms nor scaled.
+        time_zone: a string field, an IANA zone, which gives ``zones.CLOCK_FEATURES`` of ``now``; empty for none.
         lag_s: the stream's declared lag; a training row at t sees events with ingest_time + lag_s <= t.
         freshness_sla_s: age from which a reply calls the state stale.
     """
@@ -218,6 +225,8 @@ class View:
     ratios: tuple[Ratio, ...] = ()
     bucketed: tuple[str, ...] = ()
     utc_offset: str = ""
+    counted: tuple[str, ...] = ()
+    time_zone: str = ""
     lag_s: int = 60
     freshness_sla_s: int = 3_600
 
@@ -288,9 +297,13 @@ class Catalog:
 
     def view_hash(self, view: View) -> str:
         """SHA-256 of the view with all it refers to: equal hashes mean equal features from equal bytes."""
-        parts = [asdict(view), *(asdict(signal) for signal in self.signals_of(view))]
-        parts += [asdict(profile) for profile in self.profiles_of(view)]
+        named = (view, *self.signals_of(view), *self.profiles_of(view))
+        parts = [asdict(part, dict_factory=_without_later_defaults) for part in named]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _without_later_defaults(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in entries if name not in _LATER or value != _LATER[name]}
 
 
 def window_label(window_s: int) -> str:

@@ -44,6 +44,8 @@ MINUTE_S: Final = 60
 HOUR_S: Final = 3_600
 DAY_S: Final = 86_400
 
+WEEK_S: Final = 7 * DAY_S
+
 LIFETIME: Final = 0
 """The window length that stands for "since the beginning"."""
 

@@ -47,12 +47,26 @@ def _is_in(column: pa.ChunkedArray, values: tuple[str | None, ...] | tuple[int, 
 def by_codes(events: pa.Table, by: By, chosen: Ints, times_us: Ints) -> Ints:
     """Codes of the signal's key for the chosen events, whose times are given."""
     if by.attribute == HOUR_OF_WEEK:
-        return (times_us // (layout.HOUR_S * layout.US_PER_S) + _MONDAY_OFFSET_HOURS) % _HOURS_PER_WEEK
+        if not by.offset:
+            return hours_of_week(times_us)
+        offset = events[by.offset].take(pa.array(chosen))
+        local: Ints = hours_of_week(times_us + ints(offset) * layout.MINUTE_S * layout.US_PER_S)
+        return np.where(pc.is_valid(offset).to_numpy(), local, _HOURS_PER_WEEK)
     column = events[by.attribute]
     words = column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
     listed = pc.index_in(words, value_set=pa.array(by.values, pa.string()))
     codes: Ints = pc.fill_null(pc.add(listed, 1), 0).to_numpy().astype(np.int64)[chosen]
     return codes
+
+
+def hours_of_week(times_us: Ints) -> Ints:
+    """Hours since Monday 00:00, 0 to 167, of times in microseconds since 1970 by whatever clock.
+
+    Example:
+        >>> hours_of_week(np.array([0])).tolist()  # Thursday 00:00
+        [72]
+    """
+    return (times_us // (layout.HOUR_S * layout.US_PER_S) + _MONDAY_OFFSET_HOURS) % _HOURS_PER_WEEK
 
 
 def ints(column: pa.ChunkedArray) -> Ints:

@@ -126,7 +126,10 @@ def by_code(signal: Any, event: Event) -> int:
     if signal.by is None:
         return 0
     if signal.by.attribute == "hour_of_week":
-        hours = event["event_time"] // (3_600 * SECOND_US)
+        offset_minutes = event.get(signal.by.offset) if signal.by.offset else 0
+        if offset_minutes is None:
+            return 168
+        hours = (event["event_time"] + offset_minutes * 60 * SECOND_US) // (3_600 * SECOND_US)
         return int((hours + 3 * 24) % 168)  # 1970-01-01 was a Thursday, three days after Monday
     listed = list(signal.by.values)
     found = event.get(signal.by.attribute)
@@ -183,7 +186,7 @@ def by_labels(signal: Any) -> list[str]:
     if signal.by is None:
         return [""]
     if signal.by.attribute == "hour_of_week":
-        return [f"_h{hour:03d}" for hour in range(168)]
+        return [*(f"_h{hour:03d}" for hour in range(168)), *(["_unknown"] if signal.by.offset else [])]
     return ["_other", *(f"_{value}" for value in signal.by.values)]
 
 
