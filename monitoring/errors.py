@@ -45,6 +45,10 @@ class DriftError(PermanentError):
     """Drift settings, a reference or a sample are not what they must be."""
 
 
+class MonitorError(PermanentError):
+    """Settings or rows of a monitor are not what they must be."""
+
+
 class UnreadableBody(PermanentError):
     """The body of a request or reply is neither V1 nor V2."""
 

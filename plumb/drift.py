@@ -71,14 +71,15 @@ def serve(
     run(ctx.obj, port, tuple(model or ()), sink, settings_file, tick_s)
 
 
-def require_environment() -> None:
+def require_environment(command: str = "drift") -> None:
     """Refuse, in one line, where alibi-detect is not installed."""
     try:
         version("alibi-detect")
     except PackageNotFoundError as error:
         raise CommandError(
-            explain("drift is judged in the monitoring environment", which="plumb drift", expected="alibi-detect 0.11.4",
-                    got="an environment without it", next_step="run .venv-monitoring/bin/plumb drift; `make setup` builds it")
+            explain("monitors run in the monitoring environment", which=f"plumb {command}", expected="alibi-detect 0.11.4",
+                    got="an environment without it",
+                    next_step=f"run .venv-monitoring/bin/plumb {command}; `make setup` builds it")
         ) from error  # fmt: skip
 
 

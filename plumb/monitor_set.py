@@ -1,0 +1,104 @@
+"""Which monitors watch a set of services: the composition of rows that rooms measure and functions that judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from features.declarations import Catalog, View
+from features.freshness import measure_freshness
+from features.layout import US_PER_S
+from features.online.addresses import ViewVersion, open_store
+from monitoring import freshness, runs
+from monitoring.drift.records import JudgedWindow
+from monitoring.drift.watch import PredictionWatch
+from monitoring.monitor_settings import MonitorSettings
+from monitoring.runner import Monitor
+from monitoring.verdicts import Verdict
+from pipelines.records import RunRecord, list_records
+from plumb.features import store_of
+from plumb.settings import Settings
+
+DRIFT: Final = "drift"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is watched.
+
+    Attributes:
+        services: model by service.
+        store: address of the online stores; the workspace's own where None.
+    """
+
+    services: Mapping[str, str]
+    store: str | None = None
+
+
+def make_monitors(
+    settings: Settings, watched: Watched, monitors: MonitorSettings, report: Callable[[JudgedWindow], None]
+) -> list[Monitor]:
+    """Every monitor of these services, their models, views and logs, and of the workspace's pipelines.
+
+    Args:
+        report: called with each drift window.
+
+    Raises:
+        SpecError: a model is unknown.
+    """
+    from components.declarations import declarations_of
+
+    declared = {model: declarations_of(model) for model in watched.services.values()}
+    views = {view.key: (catalog, view) for catalog, view in declared.values()}
+    found = [_watch_freshness(settings, watched, catalog, view, monitors) for catalog, view in views.values()]
+    for service, model in watched.services.items():
+        found.append(_watch_drift(settings, service, model, monitors, report))
+    found.append(Monitor(runs.MONITOR, "run:all", monitors.runs_s, lambda now_us: _judge_runs(settings, monitors, now_us)))
+    return found
+
+
+def _watch_freshness(settings: Settings, watched: Watched, catalog: Catalog, view: View, monitors: MonitorSettings) -> Monitor:
+    def judge(now_us: int) -> Iterator[Verdict]:
+        address = store_of(settings, view.key, watched.store)
+        with open_store(address, ViewVersion.of(catalog, view), readonly=True) as store:
+            yield freshness.judge_freshness(measure_freshness(store, view, now_us=now_us), view.key, now_us)
+
+    return Monitor(freshness.MONITOR, freshness.view_subject(view.key), monitors.freshness_s, judge)
+
+
+def _watch_drift(
+    settings: Settings, service: str, model: str, monitors: MonitorSettings, report: Callable[[JudgedWindow], None]
+) -> Monitor:
+    """The watch records verdicts on revisions itself, between a window's file and its own progress, so that none is lost."""
+    watch = PredictionWatch(settings.workspace, model, monitors.drift, service=service)
+
+    def judge(now_us: int) -> tuple[Verdict, ...]:
+        for judged in watch.judge_due(now_us):
+            report(judged)
+        return ()
+
+    return Monitor(DRIFT, service, monitors.drift_s, judge)
+
+
+def _judge_runs(settings: Settings, monitors: MonitorSettings, now_us: int) -> tuple[Verdict, ...]:
+    known = [_as_run(record) for record in list_records(settings.workspace)]
+    return runs.judge_runs(known, longest_s=monitors.longest_run_s, now_us=now_us)
+
+
+def _as_run(record: RunRecord) -> runs.Run:
+    return runs.Run(
+        pipeline=record.pipeline,
+        name=record.run_id,
+        status=record.status,
+        started_us=_instant(record.started_at),
+        finished_us=_instant(record.finished_at),
+        seconds=sum(step.seconds for step in record.steps),
+        error=record.error,
+    )
+
+
+def _instant(text: str) -> int:
+    """UTC microseconds of an ISO 8601 time; 0 where there is none."""
+    return round(datetime.fromisoformat(text).timestamp() * US_PER_S) if text else 0
