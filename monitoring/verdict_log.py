@@ -117,12 +117,16 @@ def read_history(workspace: Workspace, *, since_us: int, subjects: Sequence[str]
         return tuple(_as_verdict(row) for row in session.scalars(query))
 
 
-def retire(workspace: Workspace, subject: str, now_us: int) -> None:
-    """A subject is gone: nothing stands of it, and nobody is blind to it, until a newer verdict is recorded."""
+def retire(workspace: Workspace, subject: str, now_us: int, *, monitors: Sequence[str] = ()) -> None:
+    """A subject is gone, or is no more these monitors' business: nothing stands of it, and nobody is blind to it, until a newer
+    verdict is recorded."""
     if is_absent(workspace):
         return
+    query = select(StandingRow).where(StandingRow.subject == subject)
+    if monitors:
+        query = query.where(StandingRow.monitor.in_(monitors))
     with open_session(workspace, SCHEMA, write=True, timeout_s=TIMEOUT_S) as session:
-        for row in session.scalars(select(StandingRow).where(StandingRow.subject == subject)):
+        for row in session.scalars(query):
             row.retired_at_us = row.retired_at_us or now_us
         session.commit()
 

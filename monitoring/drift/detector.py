@@ -2,6 +2,7 @@
 
 A reply's scores are held against those of the version's training reference; a request's features too, where the reference
 knows them by name. Plumbline's own requests name entities and no features: those are judged from prediction rows (``watch``).
+In the log of verdicts, its monitors end with the side that they look at: ``drift.stable.score.replies``.
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ from monitoring.drift.records import JudgedWindow, record_judgement, write_judge
 from monitoring.drift.reference import TRAINING, Reference, read_training_reference, stack
 from monitoring.drift.sample import Floats, Sample
 from monitoring.drift.settings import STABLE, DriftSettings
+from monitoring.drift.standing import keep_standing, let_stand
 from monitoring.drift.windows import Key, Record, WindowStore, key_of, read_window
 from monitoring.errors import UnreadableBody
+from monitoring.revisions import STABLE as STABLE_REVISION
+from monitoring.revisions import Revisions, read_revisions
 
+SIDES: Final = ("requests", "replies")
 REQUEST: Final = "org.kubeflow.serving.inference.request"
 RESPONSE: Final = "org.kubeflow.serving.inference.response"
 ENTITY: Final = "entity_id"
@@ -77,7 +82,8 @@ class Detector:
         self._report_error = report_error
         self._lock = threading.Lock()
         self._judging = threading.Lock()
-        self._store = WindowStore(workspace.drift_windows(), settings)
+        self._revisions: dict[str, Revisions] = {}
+        self._store = WindowStore(workspace.drift_windows(), settings, is_stable=self._is_stable)
         self._hash_key = read_key(workspace.drift_windows() / KEY_FILE)
         self._references: dict[Key, Reference | None] = {}
 
@@ -108,14 +114,22 @@ class Detector:
         with self._lock:
             kept = self._store.append(key, Record(event_id, now_us, content.rows, columns))
             closed = self._store.close_due(now_us, key)
-        return Taken(kept, tuple(judged for path in closed for judged in self._try_to_judge(path)))
+        return Taken(kept, tuple(judged for path in closed for judged in self._try_to_judge(path, now_us)))
 
     def tick(self, now_us: int) -> tuple[JudgedWindow, ...]:
-        """Close windows whose time has come, judge whatever is closed, and forget what is old."""
+        """Close windows whose time has come, judge whatever is closed, and forget what is old.
+
+        Raises:
+            StoreUnavailable: the control database does not answer; windows stay closed until it does.
+        """
+        for service in sorted(path.name for path in self._workspace.drift_windows().iterdir() if path.is_dir()):
+            revisions = self._revisions[service] = read_revisions(self._workspace, service)
+            for side in SIDES:
+                keep_standing(self._workspace, service, side, revisions, self._settings, now_us)
         with self._lock:
             self._store.close_due(now_us)
             waiting = self._store.list_closed()
-        judged = tuple(each for path in waiting for each in self._try_to_judge(path))
+        judged = tuple(each for path in waiting for each in self._try_to_judge(path, now_us))
         with self._lock:
             self._store.expire(now_us - self._settings.longest_window_s * US_PER_S)
         return judged
@@ -130,16 +144,16 @@ class Detector:
         with self._lock:
             self._store.close()
 
-    def _try_to_judge(self, path: Path) -> list[JudgedWindow]:
+    def _try_to_judge(self, path: Path, now_us: int) -> list[JudgedWindow]:
         """A window that cannot be judged stays closed and is tried again with every tick; its event has been taken all the
         same."""
         try:
-            return self._judge(path)
+            return self._judge(path, now_us)
         except (PlumblineError, OSError) as error:
             self._report_error(path, error)
             return []
 
-    def _judge(self, path: Path) -> list[JudgedWindow]:
+    def _judge(self, path: Path, now_us: int) -> list[JudgedWindow]:
         """Judge a closed window beside every reference there is; verdicts are on disk before the window counts as judged."""
         with self._judging:
             if not path.exists():
@@ -153,6 +167,8 @@ class Detector:
                 judgement = judge_window(window, restrict(reference, sample), self._settings)
                 judged = record_judgement(judgement, self._model_of(key), key.side, key.version)
                 write_judged(self._workspace.drift_verdicts(), judged)
+                if not self._of(key.service).is_gone(key.revision):  # of what is served no more, nothing stands
+                    let_stand(self._workspace, judged, self._settings, now_us)
                 found.append(judged)
             with self._lock:
                 self._store.settle(path)
@@ -161,10 +177,12 @@ class Detector:
         return found
 
     def _find_references(self, key: Key, window: Window) -> list[Reference]:
-        references = [self._training_reference(key)]
-        if key.revision != STABLE:
+        references, revisions = [self._training_reference(key)], self._of(key.service)
+        if not revisions.was_stable(key.revision):
+            names = sorted({revisions.stable, *revisions.formerly} - {revisions.canary})
             with self._lock:
-                beside = self._store.rows_between(key, STABLE, window.start_us, window.end_us)
+                beside = [row for name in names
+                          for row in self._store.rows_between(key, name, window.start_us, window.end_us)]  # fmt: skip
             importance = references[0].importance
             references.append(Reference(STABLE, build_sample(beside), importance))
         return references
@@ -175,6 +193,16 @@ class Detector:
             # Without one every verdict says "too few rows", which is what is known.
             self._references[key] = read_training_reference(path, self._settings) if path.is_file() else None
         return self._references[key] or Reference(TRAINING, build_sample([]))
+
+    def _of(self, service: str) -> Revisions:
+        """A service's revisions as of the last tick."""
+        if service not in self._revisions:
+            self._revisions[service] = read_revisions(self._workspace, service)
+        return self._revisions[service]
+
+    def _is_stable(self, key: Key) -> bool:
+        # Events come in while the control database is away, too: until the first tick the name has to tell.
+        return self._revisions.get(key.service, Revisions()).was_stable(key.revision)
 
     def _model_of(self, key: Key) -> str:
         return self._models.get(key.service, key.service)
@@ -227,7 +255,7 @@ def build_sample(records: list[Record]) -> Sample:
 
 def _read_attributes(headers: Mapping[str, str]) -> tuple[str, Key, str]:
     kind, event_id, service = (headers.get(name, "") for name in ("ce-type", "ce-id", "ce-inferenceservicename"))
-    revision = headers.get("ce-endpoint") or STABLE
+    revision = headers.get("ce-endpoint") or STABLE_REVISION
     if kind not in (REQUEST, RESPONSE) or not event_id or not _NAME.match(service) or not _NAME.match(revision):
         raise RefusedEvent(
             f"not an event of an inference request or response: ce-type {kind!r}, ce-id {event_id!r}, service {service!r}"

@@ -16,7 +16,7 @@ from monitoring.errors import DriftError
 MONTH_S: Final = 30 * DAY_S
 
 STABLE: Final = "stable"
-"""The revision that others are canaries of, as the local plane names it."""
+"""Kind of the reference that a canary is held against; which revision that is, ``monitoring.revisions`` knows."""
 
 QUALITY, FEATURES, JOINT, SCORE, LABELS = "quality", "features", "joint", "score", "labels"
 SHARES: Final[Mapping[str, float]] = {QUALITY: 0.2, FEATURES: 0.4, JOINT: 0.1, SCORE: 0.2, LABELS: 0.1}
@@ -38,12 +38,13 @@ class DriftSettings:
         importance_share: part of the features' alarms that is divided by importance to the model; the rest is divided
             equally.
         window_s: a window closes after so many seconds...
-        canary_window_s: likewise of a revision other than ``STABLE``, which does not stay for long.
+        canary_window_s: likewise of a revision that is not stable, which does not stay for long.
         least_rows: ...once it has so many rows of different entities; with fewer, a test says inconclusive.
         most_rows: a window closes with so many rows, but not before ``shortest_window_s``; more are thinned to it.
         longest_window_s: a window closes at this age however few its rows.
         weeks: how many earlier weeks' same hours are the seasonal reference.
         joint_features, joint_rows: the test of all features together sees the most important ones, and so many rows a side.
+        heard_within_s: what stands of a revision is blind where nobody has looked for so long.
         top: how many features verdicts and metrics name.
         seed: of thinning and of the joint test.
     """
@@ -62,6 +63,7 @@ class DriftSettings:
     weeks: int = 4
     joint_features: int = 50
     joint_rows: int = 2_000
+    heard_within_s: int = 300
     top: int = 10
     seed: int = 0
 
@@ -80,9 +82,9 @@ class DriftSettings:
         if not (self.least_rows <= self.most_rows and ordered):
             raise _refusal("windows", "least_rows <= most_rows, shortest_window_s <= windows <= longest_window_s", str(self))
 
-    def window_of(self, revision: str) -> int:
-        """Seconds after which a revision's window may close."""
-        return self.window_s if revision == STABLE else self.canary_window_s
+    def window_of(self, *, stable: bool) -> int:
+        """Seconds after which the window of a stable revision, or of another, may close."""
+        return self.window_s if stable else self.canary_window_s
 
     def chance(self, family: str, span_s: float) -> float:
         """The chance of a false page that one family of tests may take in a window of so many seconds."""

@@ -2,7 +2,8 @@
 
 Requests name entities, so what the model saw of them stands only here. A window begins with the first row after the last one of
 the same revision and version; it is judged when its time is over and it has enough rows, beside training, beside the same hours
-of earlier weeks, or, for a canary, beside stable. Where no row of stable comes any more, one verdict says so.
+of earlier weeks, or, for a canary, beside stable. Where no row of stable comes any more, one verdict says so. What is
+stable the plane says (``monitoring.revisions``): a canary that was promoted is judged as stable from then on.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from monitoring.drift.records import JudgedWindow, record_judgement, write_judge
 from monitoring.drift.reference import WEEKS, Reference, read_training_reference
 from monitoring.drift.sample import Ints, Sample, concatenate
 from monitoring.drift.settings import STABLE, DriftSettings
+from monitoring.drift.standing import PREDICTIONS, keep_standing, let_stand
+from monitoring.revisions import Revisions, read_revisions
+from monitoring.verdict_log import retire
 
-PREDICTIONS: Final = "predictions"
 FLUSH_S: Final = 10
 """Servers write what they answered within a second or so; a window is not judged sooner than this after its end."""
 NO_ROWS: Final = PREDICTION.empty_table().select(COLUMNS)
@@ -67,13 +70,14 @@ class PredictionWatch:
         self._folder = workspace.predictions(model)
         self._names: dict[int, FeatureNames] = {}
         self._training: dict[int, Reference] = {}
+        self._revisions = Revisions()
         self._looked_at = -1
         self._judged_to: dict[Group, int] = {}
         self._quiet: set[Group] = set()
         self._read_progress()
 
     def judge_due(self, now_us: int, *, since_us: int = 0) -> Iterator[JudgedWindow]:
-        """Judge every window whose time has come; each is on disk when it is given.
+        """Judge every window whose time has come; each is on disk and in the log of verdicts when it is given.
 
         Args:
             since_us: windows of a revision that was never judged begin no sooner, UTC microseconds.
@@ -81,8 +85,11 @@ class PredictionWatch:
         Raises:
             EventLogError: the prediction log is damaged.
             DriftError, StoreError: a version's folder lacks its names or its reference.
+            StoreUnavailable: the control database does not answer; nothing is lost by that.
         """
-        slot = (now_us - FLUSH_S * US_PER_S) // min(self._window_us(revision) for revision in (STABLE, ""))
+        self._revisions = read_revisions(self._workspace, self._service)
+        keep_standing(self._workspace, self._service, PREDICTIONS, self._revisions, self._settings, now_us)
+        slot = (now_us - FLUSH_S * US_PER_S) // (US_PER_S * min(self._settings.window_s, self._settings.canary_window_s))
         if slot == self._looked_at:
             return  # no window has ended since; a look reads all rows since the last one
         first = self._find_first(since_us)
@@ -90,17 +97,22 @@ class PredictionWatch:
             start_us = max(self._judged_to.get(group, since_us), first.get(group, 0))
             self._quiet.discard(group)
             while (span := self._next_span(group, start_us, now_us)) is not None:
-                yield from self._judge_and_write(group, span)
+                yield from self._judge_and_write(group, span, now_us)
                 start_us = span.end_us
         self._looked_at = slot
 
-    def _judge_and_write(self, group: Group, span: _Span) -> Iterator[JudgedWindow]:
+    def _judge_and_write(self, group: Group, span: _Span, now_us: int) -> Iterator[JudgedWindow]:
+        revision, gone = group.revision, self._revisions.is_gone(group.revision)
         # A canary that is gone, and a version that another took the place of, are no blindness.
-        retired = span.empty and (group.revision != STABLE or self._answers(span, group.revision))
-        for judgement in () if retired else self.judge(group, span.start_us, span.end_us):
+        quits = span.empty and (gone or not self._is_stable(revision) or self._answers(span, revision))
+        for judgement in () if quits else self.judge(group, span.start_us, span.end_us):
             judged = record_judgement(judgement, self._model, PREDICTIONS, str(group.version))
             write_judged(self._workspace.drift_verdicts(), judged)
+            if not gone:  # of what is served no more, nothing stands
+                let_stand(self._workspace, judged, self._settings, now_us)
             yield judged
+        if quits and not self._is_stable(revision):
+            retire(self._workspace, f"{self._service}/{revision}", now_us)
         self._judged_to[group] = span.end_us
         if span.empty:
             self._quiet.add(group)
@@ -112,9 +124,9 @@ class PredictionWatch:
         subject = f"{self._service}/{group.revision}"
         whole, scores = self._samples(rows, group.version)
         references = [self._training_reference(group.version)]
-        if self._settings.weeks and group.revision == STABLE:
+        if self._settings.weeks and self._is_stable(group.revision):
             references.append(self._earlier_weeks(group, _Span(start_us, end_us)))
-        if group.revision != STABLE:
+        if not self._is_stable(group.revision):
             references.append(self._stable(group, _Span(start_us, end_us)))
         window = Window(subject, start_us, end_us, whole, rows.num_rows, scores)
         for reference in references:
@@ -175,7 +187,10 @@ class PredictionWatch:
         return any(True for _ in self._read_all(span, revision, ["answered_at"]))
 
     def _window_us(self, revision: str) -> int:
-        return self._settings.window_of(revision) * US_PER_S
+        return self._settings.window_of(stable=self._is_stable(revision)) * US_PER_S
+
+    def _is_stable(self, revision: str) -> bool:
+        return self._revisions.was_stable(revision)
 
     def _samples(self, rows: pa.Table, version: int) -> tuple[Sample, Sample]:
         """What was logged whole, and scores of all rows."""
@@ -195,7 +210,7 @@ class PredictionWatch:
         wholes, scores = [], []
         for week in range(1, self._settings.weeks + 1):
             earlier = _Span(span.start_us - week * WEEK_US, span.end_us - week * WEEK_US)
-            rows = self._read(earlier, STABLE, None)
+            rows = self._read_stable(earlier)
             for version in sorted(set(rows["model_version"].to_pylist())):
                 own = rows.filter(pc.equal(rows["model_version"], version))
                 whole, scored = self._samples(own, version)
@@ -203,12 +218,12 @@ class PredictionWatch:
                     wholes.append(whole)
                 if version == group.version:
                     scores.append(scored)
-        whole, scored = self._samples(self._read(_Span(0, 0), STABLE, None), group.version)
+        whole, scored = self._samples(NO_ROWS, group.version)
         return Reference(WEEKS, concatenate([*wholes, whole]), importance, scores=concatenate([*scores, scored]))
 
     def _stable(self, group: Group, span: _Span) -> Reference:
         """Stable's rows of the same time; where it answers with a version of other features, those both have are compared."""
-        rows = self._read(span, STABLE, None)
+        rows = self._read_stable(span)
         versions = set(rows["model_version"].to_pylist())
         samples = [self._samples(rows.filter(pc.equal(rows["model_version"], each)), each) for each in sorted(versions)]
         samples = samples or [self._samples(rows, group.version)]
@@ -216,12 +231,17 @@ class PredictionWatch:
         shared = whole.select(self._samples(rows.slice(0, 0), group.version)[0].feature_names)
         return Reference(STABLE, shared, self._training_reference(group.version).importance, scores=scores)
 
-    def _read(self, span: _Span, revision: str, version: int | None) -> pa.Table:
-        tables = list(self._read_all(span, revision, COLUMNS))
-        rows = pa.concat_tables([NO_ROWS, *tables])
-        return rows if version is None else rows.filter(pc.equal(rows["model_version"], version))
+    def _read(self, span: _Span, revision: str, version: int) -> pa.Table:
+        rows = pa.concat_tables([NO_ROWS, *self._read_all(span, revision, COLUMNS)])
+        return rows.filter(pc.equal(rows["model_version"], version))
 
-    def _read_all(self, span: _Span, revision: str, columns: list[str]) -> Iterator[pa.Table]:
+    def _read_stable(self, span: _Span) -> pa.Table:
+        """Rows of whatever revision was stable then."""
+        rows = pa.concat_tables([NO_ROWS, *self._read_all(span, None, COLUMNS)])
+        names = [name for name in pc.unique(rows["revision"]).to_pylist() if self._is_stable(name)]
+        return rows.filter(pc.is_in(rows["revision"], value_set=pa.array(names, pa.string())))
+
+    def _read_all(self, span: _Span, revision: str | None, columns: list[str]) -> Iterator[pa.Table]:
         return read_predictions(
             self._folder, since_us=span.start_us, until_us=span.end_us, revision=revision, columns=columns
         )  # fmt: skip

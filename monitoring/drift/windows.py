@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -22,6 +22,7 @@ from features.layout import US_PER_S
 from monitoring.drift.bodies import Columns
 from monitoring.drift.settings import DriftSettings
 from monitoring.errors import DriftError
+from monitoring.revisions import STABLE
 
 OPEN, CLOSED, JUDGED = ".open", ".closed", ".judged"
 PARTS: Final = 3
@@ -66,17 +67,25 @@ class _Open:
     ids: set[str] = field(default_factory=set)
 
 
+def is_called_stable(key: Key) -> bool:
+    """Whether a revision has the name that the stable one has where nothing gives it another."""
+    return key.revision == STABLE
+
+
 class WindowStore:
     """All windows under one folder; for one process, and not for two threads at once."""
 
-    def __init__(self, folder: Path, settings: DriftSettings) -> None:
+    def __init__(self, folder: Path, settings: DriftSettings, *, is_stable: Callable[[Key], bool] = is_called_stable) -> None:
         """Take up what an earlier process left.
 
+        Args:
+            is_stable: whether a key's revision is stable now.
         Raises:
             DriftError: a file under the folder is none of ours, or is damaged.
         """
         self._folder = folder
         self._settings = settings
+        self._is_stable = is_stable
         self._open: dict[Key, _Open] = {}
         self._last: dict[Key, set[str]] = {}
         for path in sorted(path for suffix in (CLOSED, JUDGED) for path in folder.glob(f"*/*/*{suffix}")):
@@ -171,7 +180,7 @@ class WindowStore:
         window, settings = self._open[key], self._settings
         age_s = (now_us - window.began_us) / US_PER_S
         full = window.kept >= settings.most_rows and age_s >= settings.shortest_window_s
-        filled = age_s >= settings.window_of(key.revision) and window.seen >= settings.least_rows
+        filled = age_s >= settings.window_of(stable=self._is_stable(key)) and window.seen >= settings.least_rows
         return full or filled or age_s >= settings.longest_window_s
 
     def _close(self, key: Key) -> Path:
