@@ -7,7 +7,7 @@ and the baselines are fitted on the matured rows of the run that made the model,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -135,9 +135,10 @@ def judge_served(
         seed: of the bootstrap.
     """
     spec = load_spec(model)
-    test = frame_of(outcomes, predictions)
+    learned, held_out = read_known_rows(spec, features_path, as_served=True)
+    test = replace(frame_of(outcomes, predictions), transformed_groups=learned.transformed_groups)
     scores = {NETWORK: np.array([entry["score"] for entry in predictions], dtype=np.float64)}
-    scores |= score_baselines(spec, *read_known_rows(spec, features_path, as_served=True), test)
+    scores |= score_baselines(spec, learned, held_out, test)
     evaluation = measure(spec, test, scores, resamples=RESAMPLES, seed=seed)
     matured = outcomes.matured
     if not matured.all():

@@ -123,7 +123,7 @@ def split_rows(spec: ModelSpec, sample: Sample, final: pa.Table, cutoff_us: int,
     open_units = set(np.array(units)[judged].tolist())
     apart = np.array([unit in open_units for unit in units])
     label = final["label"].filter(pa.array(judged)).to_numpy().astype(np.int8)
-    held_out = hold_out_rows(spec, sample.entity_ids, now_us)
+    held_out = hold_out_rows(spec, sample.entity_ids, now_us, ~apart)
     return Plan(~apart & ~held_out, ~apart & held_out, judged, label, np.array(units)[judged])
 
 

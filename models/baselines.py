@@ -18,6 +18,7 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from features.catalogs import load_catalog
 from features.errors import explain
 from models.boosting import fit_booster
 from models.cutoffs import EMBARGO, TEST, TRAIN, VALIDATION, hold_out_rows
@@ -68,6 +69,28 @@ class Recency:
         return score
 
 
+class Popularity:
+    """What a campaign is, whoever is asked: the share of positives among training rows whose request fields have the same
+    words, the share of all rows counting as ``STRENGTH`` rows. Words that were not seen in training get that share alone.
+    """
+
+    STRENGTH: Final = 20.0
+
+    def __init__(self, spec: ModelSpec, rows: Frame, validation: Frame) -> None:
+        words = {entry.name for entry in load_catalog(spec.catalog).view(spec.view).request if entry.dtype == "string"}
+        self._columns = [number for number, group in enumerate(rows.transformed_groups) if group in words]
+        self._share = float(rows.label.mean())
+        seen, of_row = np.unique(rows.transformed[:, self._columns], axis=0, return_inverse=True)
+        positives, counts = (np.bincount(of_row.reshape(-1), weights=weights) for weights in (rows.label, None))
+        shares = (positives + self.STRENGTH * self._share) / (counts + self.STRENGTH)
+        self._shares = {key.tobytes(): float(share) for key, share in zip(seen, shares, strict=True)}
+
+    def score(self, rows: Frame) -> Floats:
+        """(n,) shares of positives."""
+        keys = np.ascontiguousarray(rows.transformed[:, self._columns])
+        return np.array([self._shares.get(key.tobytes(), self._share) for key in keys])
+
+
 class Logistic:
     """Logistic regression with an L2 penalty on the features that the network sees, standardised; its strength is the one
     that fits the held-out entities best.
@@ -111,6 +134,7 @@ class LightGBM:
 BASELINES: Final[dict[str, Callable[[ModelSpec, Frame, Frame], Baseline]]] = {
     "prior": Prior,
     "recency": Recency,
+    "popularity": Popularity,
     "logistic": Logistic,
     "lightgbm": LightGBM,
 }
@@ -131,7 +155,8 @@ def read_known_rows(spec: ModelSpec, features_path: Path, *, as_served: bool = F
     label = np.isfinite(known.outcome_s) == (spec.label.positive == "occurs")
     frame = replace(read_frame(features_path), label=label[matured].astype(np.int8))
     answered = known.observed_s[matured] >= spec.label.horizon_s
-    held = hold_out_rows(spec, frame.entity_ids, delayed.now_us[matured])
+    among = answered & np.isin(frame.split, splits)
+    held = hold_out_rows(spec, frame.entity_ids, delayed.now_us[matured], among)
     learned, held_out = (frame.where(answered & part).of(*splits) for part in (~held, held))
     return learned, held_out
 

@@ -130,7 +130,7 @@ def sample_rows(events: pa.Table, spec: ModelSpec, *, lag_s: int, known_at_us: i
     # At an event the entity asks by that very event, so it belongs whatever the stream's lag.
     lag_s = 0 if spec.cutoffs.at_events else lag_s
     keep = population_at(members, spec.population, draw.now_us, lag_s=lag_s, entity_ids=ids)
-    split = _split(spec, draw, hold_out_rows(spec, ids, draw.now_us))
+    split = _split(spec, draw, ids, keep)
     keep &= (split != CENSORED) | (spec.learning.method != "matured")
     keep[keep] = _thin(spec.cutoffs, split[keep], _uniform(_hash_ids(ids), draw.drawn_us, _THINNING_SALT)[keep])
     order = np.flatnonzero(keep)[np.lexsort((draw.entity[keep], draw.now_us[keep]))]
@@ -138,12 +138,19 @@ def sample_rows(events: pa.Table, spec: ModelSpec, *, lag_s: int, known_at_us: i
     return Sample(ids.take(pa.array(order)), draw.now_us[order], split[order], draw.test_begins_us, touch)
 
 
-def hold_out_rows(spec: ModelSpec, entity_ids: pa.Array, now_us: Ints) -> NDArray[np.bool_]:
+def hold_out_rows(spec: ModelSpec, entity_ids: pa.Array, now_us: Ints, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which rows are held out: those of some entities; or, where each outcome is credited to one row alone, some rows.
+
+    With ``hold_out`` ``newest`` they are the newest of those ``among`` which are held out, about the share that is asked for.
 
     Attributed rows of one entity share no outcome, and few entities may make most rows: holding out agents who book for
     hundreds would calibrate on three or four of them. What an entity does at one instant stays together.
     """
+    if spec.cutoffs.hold_out == "newest":
+        if not among.any():
+            return among.copy()
+        newest: NDArray[np.bool_] = now_us >= np.quantile(now_us[among], 1 - spec.cutoffs.validation_share, method="higher")
+        return newest
     if spec.label.attribution is None:
         return hold_out(entity_ids, spec.cutoffs.validation_share)
     units = [f"{entity}@{now}" for entity, now in zip(entity_ids.to_pylist(), now_us.tolist(), strict=True)]
@@ -202,9 +209,10 @@ def _draw_at_events(events: pa.Table, spec: ModelSpec, distinct: pa.Array, span_
     return _Draw(entity, now_us, now_us, touch, test_begins_us, test_ends_us)
 
 
-def _split(spec: ModelSpec, draw: _Draw, held_out: NDArray[np.bool_]) -> NDArray[np.str_]:
+def _split(spec: ModelSpec, draw: _Draw, ids: pa.Array, members: NDArray[np.bool_]) -> NDArray[np.str_]:
     needed_us = (spec.label.horizon_s + spec.label.label_delay_s) * US_PER_S
     matured_us = draw.drawn_us + needed_us + (DAY_US if draw.touch is None else 0)
+    held_out = hold_out_rows(spec, ids, draw.now_us, members & (matured_us <= draw.test_begins_us))
     evaluated = np.where(matured_us <= draw.test_begins_us, np.where(held_out, VALIDATION, TRAIN), EMBARGO)
     tested = np.where(draw.drawn_us >= draw.test_begins_us, TEST, evaluated)
     split: NDArray[np.str_] = np.where(draw.drawn_us >= draw.test_ends_us, CENSORED, tested)

@@ -35,6 +35,7 @@ class Frame:
         transformed: (n, T) what a network sees.
         finished: (n, F) unscaled features, missing ones 0.
         finished_names: F names.
+        transformed_groups: for each of the T columns the signal or field that it comes from; empty where nobody asks.
     """
 
     entity_ids: pa.Array
@@ -43,6 +44,7 @@ class Frame:
     transformed: Matrix
     finished: Matrix
     finished_names: tuple[str, ...]
+    transformed_groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.label)
@@ -56,6 +58,7 @@ class Frame:
             self.transformed[rows],
             self.finished[rows],
             self.finished_names,
+            self.transformed_groups,
         )
 
     def of(self, *splits: str) -> Frame:
@@ -180,6 +183,7 @@ def read_frame(path: Path) -> Frame:
         transformed=_matrix(table["transformed"]),
         finished=_matrix(table["finished"]),
         finished_names=tuple(json.loads(metadata[b"finished_names"])),
+        transformed_groups=tuple(json.loads(metadata.get(b"transformed_groups", b"[]"))),
     )
 
 

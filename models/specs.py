@@ -18,7 +18,7 @@ from models.errors import SpecError
 Metric = Literal["auc", "log_loss", "calibration_error"]
 
 METRICS: Final[tuple[Metric, ...]] = ("auc", "log_loss", "calibration_error")
-SPEC_MODULES: Final = ("churn", "returning", "redemption", "propensity", "cancellation")
+SPEC_MODULES: Final = ("churn", "returning", "redemption", "propensity", "cancellation", "audience")
 """Modules of this room that hold specs, each a tuple ``SPECS``, in the order they are listed."""
 
 HIGHER_IS_BETTER: Final[dict[str, bool]] = {"auc": True, "log_loss": False, "calibration_error": False}
@@ -116,6 +116,8 @@ class CutoffPlan:
         warm_up_s: no base date sooner than this after the first event is known.
         validation_share: share of entities held out for early stopping and calibration. They are whole entities: the
             label windows of one entity's rows overlap, so a later row of a trained entity would be no fresh evidence.
+        hold_out: ``entities``, or ``newest`` for the newest rows instead, where what is asked about changes more than who
+            is asked: a calibration by later campaigns holds for campaigns that are to come.
         rows_at_most: larger draws are thinned by a hash of (entity, base date), the test to a third of them.
         at_events: draw a row at each event of these types instead of at base dates; request fields of the same names as
             the event's attributes take their values.
@@ -127,6 +129,7 @@ class CutoffPlan:
     most: int = 60
     warm_up_s: int = 60 * DAY_S
     validation_share: float = 0.2
+    hold_out: Literal["entities", "newest"] = "entities"
     rows_at_most: int = 120_000
     at_events: tuple[str, ...] = ()
     cold_share: float = 0.05
@@ -155,11 +158,13 @@ class NetworkSpec:
 
     Without ``hidden`` it is a logistic regression, one for each output; ``weight_decay`` then holds for its only layer.
     ``standardise`` fits it to inputs of mean 0 and deviation 1, which the first layer takes in afterwards: where rows are
-    few, decay then weighs columns alike, those of texts and masks included.
+    few, decay then weighs columns alike, those of texts and masks included. ``vector`` makes it two towers: ``hidden`` units
+    each for user and request, whose vectors of that length are multiplied (``models.towers``); 0 for one network.
     """
 
     hidden: tuple[int, ...] = (32, 16)
     members: int = 2
+    vector: int = 0
     dropout: float = 0.2
     weight_decay: float = 1e-4
     standardise: bool = False
@@ -313,6 +318,11 @@ def _check_learning(spec: ModelSpec) -> None:
         )
     else:
         _require(not edges_s, spec, "delay buckets for a hazard alone", str(edges_s))
+    towers = spec.network.vector > 0
+    plain = spec.network.members == 1 and not spec.network.standardise
+    _require(not towers or plain, spec, "two towers without members and standardising", str(spec.network))
+    matured = not towers and spec.cutoffs.hold_out == "entities"
+    _require(matured or (learning.method, learning.learner) == ("matured", "network"), spec, "matured labels", str(learning))
     _require(
         learning.method == "matured" or learning.learner == "network", spec, "a network where rows have not matured",
         f"{learning.learner} by {learning.method}",

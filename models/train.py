@@ -27,6 +27,7 @@ from models.frame import DelayedRows, Flags, Knowledge, Matrix, read_delayed_row
 from models.hazard import Hazard
 from models.objectives import Lessons, Matured, Objective
 from models.specs import ModelSpec, NetworkSpec
+from models.towers import build_towers, requested_columns
 from models.trees import fit_trees
 
 NETWORK_FILE: Final = "network.keras"
@@ -64,7 +65,8 @@ class Training:
 class Recipe:
     """How a network is fitted, apart from its rows. ``warm_start`` is a network saved by the same recipe, or None.
 
-    ``learner`` is that of ``Learning``; ``network`` is not asked where trees learn.
+    ``learner`` is that of ``Learning``; ``network`` is not asked where trees learn. ``requested`` are the inputs that come from
+    request fields, which two towers need to know.
     """
 
     objective: Objective
@@ -72,6 +74,7 @@ class Recipe:
     seed: int
     warm_start: Path | None = None
     learner: Literal["network", "lightgbm"] = "network"
+    requested: tuple[int, ...] = ()
 
 
 def train(spec: ModelSpec, features_path: Path, out_dir: Path, *, seed: int, warm_start: Path | None = None) -> Training:
@@ -92,7 +95,8 @@ def train(spec: ModelSpec, features_path: Path, out_dir: Path, *, seed: int, war
             explain("trees cannot start from a saved network", which=repr(spec.name), expected="no warm start",
                     got=str(warm_start), next_step="train without one")
         )  # fmt: skip
-    recipe = Recipe(objective_of(spec), spec.network, seed, warm_start, spec.learning.learner)
+    requested = requested_columns(spec, features_path) if spec.network.vector else ()
+    recipe = Recipe(objective_of(spec), spec.network, seed, warm_start, spec.learning.learner, requested)
     rows = read_delayed_rows(features_path)
     lessons = split_lessons(spec, rows, rows.known_earlier, np.isin(rows.split, (TRAIN, VALIDATION, EMBARGO)))
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -118,7 +122,7 @@ def objective_of(spec: ModelSpec) -> Objective:
 
 def split_lessons(spec: ModelSpec, rows: DelayedRows, known: Knowledge, drawn: Flags) -> tuple[Lessons, Lessons]:
     """Lessons of the drawn rows by what was known of them: of most entities, and of those that are held out."""
-    held = hold_out_rows(spec, rows.entity_ids, rows.now_us)
+    held = hold_out_rows(spec, rows.entity_ids, rows.now_us, drawn & (known.observed_s >= spec.label.horizon_s))
     objective = objective_of(spec)
     learned, held_out = (objective.teach(rows.transformed, rows.now_s, known, drawn & part) for part in (~held, held))
     return learned, held_out
@@ -140,7 +144,8 @@ def fit_layers(rows: Lessons, held_out: Lessons, recipe: Recipe) -> tuple[keras.
     """Layers before calibration, the epochs that made them, and their held-out loss."""
     spec, objective = recipe.network, recipe.objective
     keras.utils.set_random_seed(recipe.seed)
-    logits = build_network(rows.inputs.shape[1], objective.logits, spec)
+    inputs = rows.inputs.shape[1]
+    logits = build_towers(inputs, recipe.requested, spec) if spec.vector else build_network(inputs, objective.logits, spec)
     if recipe.warm_start is not None:
         start_from(logits, recipe.warm_start)
     logits.compile(

@@ -47,11 +47,26 @@ class ServedModel(tf.Module):
         self._split = SplitGraph(graph.transform_fn)
         self._request_fields = {OWNER, *(entry["name"] for entry in record["request_fields"])}
         specs = _specs_of(record)
+        self._specs = tuple(specs.items())
         by_candidate = {**specs, OWNER: tf.TensorSpec([None], tf.int64, name=OWNER)}
         self.serve = tf.function(self._serve, input_signature=[specs])
         self.finish = tf.function(self._finish, input_signature=[specs])
         self.explain = tf.function(self._explain, input_signature=[specs])
         self.serve_candidates = tf.function(self._serve_candidates, input_signature=[by_candidate])
+
+    def functions(self) -> dict[str, Any]:
+        """What is exported, by signature."""
+        return {
+            "serving_default": self.serve,
+            "features": self.finish,
+            "explain": self.explain,
+            "candidates": self.serve_candidates,
+        }
+
+    def specs_by_owner(self) -> tuple[dict[str, tf.TensorSpec], dict[str, tf.TensorSpec]]:
+        """Inputs that belong to a user, and those that belong to what is scored for her: the request fields."""
+        users = {name: spec for name, spec in self._specs if name not in self._request_fields}
+        return users, {name: spec for name, spec in self._specs if name not in users}
 
     def _serve(self, inputs: Tensors) -> Tensors:
         return self._predict(self.graph.transform_fn(inputs)["transformed"])
@@ -102,6 +117,7 @@ def export_model(graph_dir: Path, network_path: Path, out_dir: Path, *, delay_bu
             gives ``score`` float32 (n,) and, where K > 0, ``within`` float32 (n, K); ``features`` also integers, finished
             and transformed; ``explain`` gives ``contributions`` float32 (n, G) and ``base`` float32 (n,). ``candidates``
             gives what ``serving_default`` does, from request fields and ``owner`` int64 of shape (n,) and all else (u,).
+            A network of two towers has the signatures of ``two_towers`` besides.
         delay_buckets_s: the K ascending edges.
 
     Raises:
@@ -116,15 +132,12 @@ def export_model(graph_dir: Path, network_path: Path, out_dir: Path, *, delay_bu
             explain("network does not fit its graph", which=str(network_path), got=f"{shapes[0]} -> {shapes[1]}",
                     expected=f"{expected[0]} -> {expected[1]}", next_step="train the network on the features of this graph")
         )  # fmt: skip
-    module = ServedModel(tf.saved_model.load(str(graph_dir / "transform_fn")), network, record)
-    signatures = {
-        "serving_default": module.serve,
-        "features": module.finish,
-        "explain": module.explain,
-        "candidates": module.serve_candidates,
-    }
+    from transforms.two_towers import TwoTowerModel, has_towers
+
+    kind = TwoTowerModel if has_towers(network) else ServedModel
+    module = kind(tf.saved_model.load(str(graph_dir / "transform_fn")), network, record)
     partial = out_dir / f"{SAVED_MODEL}.partial"
-    tf.saved_model.save(module, str(partial), signatures=signatures)
+    tf.saved_model.save(module, str(partial), signatures=module.functions())
     shutil.rmtree(out_dir / SAVED_MODEL, ignore_errors=True)
     partial.rename(out_dir / SAVED_MODEL)
     record |= {"groups": list(dict.fromkeys(record["transformed_groups"])), "delay_buckets_s": list(delay_buckets_s)}
