@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -168,6 +169,17 @@ class LmdbStore:
             return replace(self.changes(shard), complete=False)
         return collect_changes([(_cursor_of(key), names) for key, names in rows])
 
+    def entities(self, shard: int, page: int = 4_096) -> Iterator[list[str]]:
+        entry = self._shards[shard]
+        try:
+            for keys in _pages(entry, entry.states, page):
+                yield [key.decode() for key in keys]
+            for keys in _pages(entry, entry.profiles, page):
+                with entry.environment.begin(db=entry.states) as transaction:
+                    yield [key.decode() for key in keys if transaction.get(key) is None]
+        except lmdb.Error as error:
+            raise translate(error, self.path) from error
+
     def erase(self, entity_ids: Sequence[str]) -> int:
         erased = 0
         for shard, keys in group_by_shard(entity_ids, self.partitions).items():
@@ -211,6 +223,20 @@ def _read_shard(shard: Shard, keys: list[bytes], states: dict[bytes, bytes], pro
             else:
                 found.update(transaction.cursor(database).getmulti(keys))
         return unpack_watermark(transaction.get(WATERMARK_KEY, db=shard.meta))
+
+
+def _pages(shard: Shard, database: Any, page: int) -> Iterator[list[bytes]]:
+    """Keys in their order; a transaction a page, because an old one would keep the pages of all later commits alive."""
+    after = b""
+    while True:
+        with shard.environment.begin(db=database) as transaction:
+            cursor = transaction.cursor()
+            found = cursor.set_range(after + b"\0") if after else cursor.first()
+            keys = list(islice(cursor.iternext(keys=True, values=False), page)) if found else []
+        if not keys:
+            return
+        yield keys
+        after = keys[-1]
 
 
 def _replace(transaction: lmdb.Transaction, database: Any, values: list[tuple[bytes, bytes]]) -> None:

@@ -9,7 +9,7 @@ next commit conflicts, and the writer goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -168,6 +168,20 @@ class RedisStore:
                     return collect_changes(entries)
             newest: Any = self._client.xrevrange(key, count=1)
         return Changes((), _cursor_of(newest[0][0]) if newest else None, complete=after is None and not newest)
+
+    def entities(self, shard: int, page: int = 4_096) -> Iterator[list[str]]:
+        states, profiles = self._keys.state_prefix[shard], self._keys.profile_prefix[shard]
+        with talking(self._address):
+            for prefix in (states, profiles):
+                cursor, first = 0, True
+                while first or cursor:
+                    found: Any = self._client.scan(cursor, match=prefix + b"*", count=page)
+                    cursor, first = found[0], False
+                    names = list(dict.fromkeys(key[len(prefix) :] for key in found[1]))
+                    if prefix == profiles and names:
+                        present: Any = self._client.mget([states + name for name in names])
+                        names = [name for name, state in zip(names, present, strict=True) if state is None]
+                    yield [name.decode() for name in names]
 
     def erase(self, entity_ids: Sequence[str]) -> int:
         return sum(self._erase(shard, keys) for shard, keys in group_by_shard(entity_ids, self.partitions).items())

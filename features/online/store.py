@@ -8,7 +8,7 @@ enters the names of the changed entities into the shard's bounded changelog, whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self
@@ -181,6 +181,12 @@ class OnlineStore(OnlineReader, Protocol):
 
     def changes(self, shard: int, after: ChangeCursor | None = None) -> Changes:
         """Which entities of a shard were committed or erased since ``after``; None asks where the changelog stands."""
+
+    def entities(self, shard: int, page: int = 4_096) -> Iterator[list[str]]:
+        """Names of all entities of a shard that have a state or profile values, about ``page`` at a time.
+
+        For whoever keeps results of all entities. One that comes or goes meanwhile may be named or not; the changelog names it.
+        """
 
     def erase(self, entity_ids: Sequence[str]) -> int:
         """Delete states and profile values of these entities at once, whoever the shards' writer is.

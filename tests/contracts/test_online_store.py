@@ -204,3 +204,17 @@ def test_after_any_commits_a_read_gives_the_last_value_of_every_id(
         names = [*expected, "never"]
         wanted = [state(expected.get(name, 0), records=expected.get(name, 0)) for name in names]
         assert store.get_many(names).states == wanted
+
+
+def test_a_store_names_every_entity_with_a_state_or_profile_values_page_by_page(store: OnlineStore) -> None:
+    put(store, {f"u{i}": state(i) for i in range(100)}, {f"u{i}": b"{}" for i in range(90, 120)})
+    named = [list(store.entities(shard, page=7)) for shard in range(PARTITIONS)]
+    assert sorted({name for pages in named for page in pages for name in page}) == sorted(f"u{i}" for i in range(120))
+    assert all(shard_of(name) == shard for shard, pages in enumerate(named) for page in pages for name in page)
+    store.erase(["u5", "u119"])
+    left = {name for shard in range(PARTITIONS) for page in store.entities(shard) for name in page}
+    assert left == {f"u{i}" for i in range(120)} - {"u5", "u119"}
+
+
+def test_an_empty_store_names_nobody(store: OnlineStore) -> None:
+    assert not [name for shard in range(PARTITIONS) for page in store.entities(shard) for name in page]
