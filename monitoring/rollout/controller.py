@@ -16,7 +16,7 @@ from typing import Final
 from features.errors import PlumblineError, StoreUnavailable
 from monitoring.errors import LeaseLost, RolloutError, TrafficChanged, TrafficError, TrafficUnavailable
 from monitoring.rollout.collector import Collector
-from monitoring.rollout.following import Follower
+from monitoring.rollout.following import Follower, share
 from monitoring.rollout.journal import check_allowed
 from monitoring.rollout.leader import US_PER_S, Lease, take
 from monitoring.rollout.ledger import Ledger
@@ -26,7 +26,7 @@ from monitoring.rollout.requests import answer
 from monitoring.rollout.sight import look, look_at_requests
 from monitoring.rollout.step import Hold, Phase, RollBack, Start
 from monitoring.rollout.surroundings import Surroundings
-from monitoring.rollout.track import find_changes, take_snapshot, weigh
+from monitoring.rollout.track import Track, find_changes, follow, meet_share, take_snapshot, weigh
 from monitoring.rollout.traffic import Routing
 from monitoring.verdicts import Outcome, Severity, Verdict
 
@@ -71,7 +71,7 @@ class Controller:
                 self._obey(command, standing, now_us)
             work = list_work(around.workspace, around.claim.timeout_s)
             for gone in ledger.tracks.keys() - {standing.facts.id for standing in work}:
-                ledger.forget(gone)
+                self._forget(gone)
             for standing in work:
                 self._attend(standing, now_us)
         except LeaseLost as error:
@@ -84,7 +84,11 @@ class Controller:
     def _stand_by(self) -> None:
         self._ledger.lease = None
         for number in list(self._ledger.tracks):
-            self._ledger.forget(number)
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        self._ledger.forget(number)
+        self._follower.forget(number)
 
     def _attend(self, standing: Standing, now_us: int) -> None:
         """One rollout, as far as it can be taken now."""
@@ -92,10 +96,10 @@ class Controller:
         try:
             routing = self._around.traffic.read(standing.facts.service)
             if standing.step.phase == Phase.PENDING:
-                standing = ledger.record(standing, Start(ledger.track(standing).plan.stages[0].percent), now_us)
+                standing = ledger.record(standing, Start(ledger.track(standing, now_us).plan.stages[0].percent), now_us)
             if standing.step.applied_at_us is not None:
                 # What somebody has done by hand comes first: a decision made now would undo it.
-                if self._follower.follow(standing, routing, now_us):
+                if not self._follower.follow(standing, routing, now_us):
                     return
                 standing = self._weigh(standing, routing, now_us)
             if standing.step.applied_at_us is None:
@@ -110,17 +114,17 @@ class Controller:
     def _weigh(self, standing: Standing, routing: Routing, now_us: int) -> Standing:
         """Judge what has come since the last tick; the standing after what was decided."""
         ledger, facts = self._ledger, standing.facts
-        track = ledger.track(standing)
+        track = ledger.track(standing, now_us)
+        others = self._ask_monitors(standing, routing, now_us)
         look_now = look(self._around, track, arms_of(routing, facts), self._say, now_us)
-        extra = (look_now.collection, *self._ask_monitors(standing, routing, now_us))
-        weighed, action = weigh(track, look_now.seen, extra, now_us)
+        weighed, action = weigh(track, look_now.seen, (look_now.collection, *others), now_us)
         if weighed.evidence is not track.evidence:  # labels that were not weighed are read again
             weighed = replace(weighed, labels_version=look_now.labels_version)
+        ledger.tracks[facts.id] = weighed  # before anything is written, or what was seen would be lost with a failure
         changes = find_changes(track.verdicts, weighed.verdicts)
         if changes or now_us - weighed.kept_at_us >= KEEP_EVERY_US:
             ledger.keep(take_snapshot(weighed, getattr(action, "reason", ""), now_us), changes)
-            weighed = replace(weighed, kept_at_us=now_us)
-        ledger.tracks[facts.id] = weighed
+            ledger.tracks[facts.id] = replace(weighed, kept_at_us=now_us)
         return standing if isinstance(action, Hold) else ledger.record(standing, action, now_us)
 
     def _ask_monitors(self, standing: Standing, routing: Routing, now_us: int) -> Sequence[Verdict]:
@@ -140,7 +144,7 @@ class Controller:
         """Do what somebody asked for, or refuse it with a reason."""
         try:
             check_allowed(command.action, standing.step.phase, f"{command.action} of rollout {command.rollout_id}")
-            action, state = answer(command, self._ledger.track(standing), self._around.traffic, now_us)
+            action, state = answer(command, self._ledger.track(standing, now_us), self._around.traffic, now_us)
             self._ledger.decide(standing, action, state, (command.who, command.why), now_us, command)
         except (TrafficUnavailable, TrafficChanged) as error:
             self._say(standing.facts.id, f"rollout {command.rollout_id}: {error}")
@@ -150,22 +154,31 @@ class Controller:
     def _protect(self, now_us: int) -> None:
         """Without the control database: nothing is recorded, but harm that is seen still takes the traffic away."""
         for number, track in list(self._ledger.tracks.items()):
-            facts = track.standing.facts
-            if not track.standing.is_open or track.standing.step.applied_at_us is None:
-                continue
-            look_now = look_at_requests(self._around, track, now_us)
-            weighed, action = weigh(track, look_now.seen, (look_now.collection,), now_us)
-            self._ledger.tracks[number] = weighed
-            if not isinstance(action, RollBack):
-                continue
             try:
-                routing = self._around.traffic.read(facts.service)
-                canary = own_canary(routing, facts)
-                if canary is not None and canary.percent:
+                routing = self._around.traffic.read(track.standing.facts.service)
+                canary = own_canary(routing, track.standing.facts)
+                if canary is None or not canary.percent:
+                    continue
+                reason = self._find_harm(track, routing, canary.percent, now_us)
+                if reason:
                     self._around.traffic.shift(routing, 0)
-                    self._around.tell(f"rollout {number}: 0 % without a record, because {action.reason}")
+                    self._around.tell(f"rollout {number}: 0 % without a new record, because {reason}")
             except PlumblineError as error:
                 self._say(number, f"rollout {number}: {error}")
+
+    def _find_harm(self, track: Track, routing: Routing, percent: int, now_us: int) -> str:
+        """Why a canary must lose its traffic, as far as the plane and its events alone can tell; empty where it need not."""
+        number, step = track.standing.facts.id, track.standing.step
+        if step.phase in (Phase.ROLLED_BACK, Phase.ABORTED):
+            return step.why  # recorded, but traffic has not followed yet
+        if not track.standing.is_open or not self._follower.sees(number, share(percent)):
+            return ""
+        if step.applied_at_us is None and step.percent == percent:
+            track = follow(track, replace(track.standing, step=replace(step, applied_at_us=now_us)))
+        track = meet_share(track, percent, now_us)
+        look_now = look_at_requests(self._around, track, arms_of(routing, track.standing.facts), now_us)
+        self._ledger.tracks[number], action = weigh(track, look_now.seen, (look_now.collection,), now_us)
+        return action.reason if isinstance(action, RollBack) else ""
 
     def _say(self, number: int, line: str) -> None:
         """Tell it once, not every tick."""

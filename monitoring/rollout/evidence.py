@@ -1,7 +1,7 @@
 """What has been seen of a rollout's stage, in bounded space: enough for every gate, and no request kept.
 
-``begin``, then ``fold`` for every tick, and ``enter_stage`` with every shift; ``gates.judge`` reads it. A controller keeps
-``Evidence.to_json`` and goes on from there after a crash.
+``begin``, then ``fold`` for every tick, and ``enter_stage`` with every change of the share; ``gates.judge`` reads it. A
+controller keeps it as text (``evidence_json``) and goes on from there after a crash.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ class Tally:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Of one stage, except ``outcomes``, which go through all. Pairs are (stable, canary).
+    """Of one stage at one share, except ``outcomes``, which go through all. Pairs are (stable, canary).
 
+    ``percent`` is the canary's share of users, ``begun_us`` since when: only requests routed from then on belong to it.
     ``seen_us`` is the end of the last tick with a request of each revision. ``requests`` (slices, 2) counts requests,
     ``recent`` (2,) discounted ones, ``spans`` says whether harm lasts and ``pace`` what is slow, ``firsts`` bins each user's
     first score and latency, ``moments`` (2, 10) sums over first requests, ``rows`` bins the features of each user's first
@@ -105,13 +106,14 @@ def begin(plan: Plan, now_us: int = 0) -> Evidence:
     )
 
 
-def enter_stage(evidence: Evidence, plan: Plan, stage: int, now_us: int) -> Evidence:
-    """Evidence of another stage: each stage is judged on its own requests; bins stay, and so do matured labels."""
+def enter_stage(evidence: Evidence, plan: Plan, stage: int, now_us: int, percent: int | None = None) -> Evidence:
+    """Evidence of another stage, or at a share other than the stage's own: requests at other odds do not mix. Bins stay, and
+    so do matured labels."""
     fresh = begin(plan, now_us)
     return replace(
         fresh,
         stage=stage,
-        percent=plan.stages[stage].percent,
+        percent=plan.stages[stage].percent if percent is None else percent,
         pace=evidence.pace,
         firsts=forget_users(evidence.firsts),
         rows=forget_users(evidence.rows),

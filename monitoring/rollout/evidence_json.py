@@ -7,10 +7,12 @@ import json
 import zlib
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
+from features.errors import explain
+from monitoring.errors import ObservationError
 from monitoring.rollout.evidence import Evidence, Tally
 from monitoring.rollout.histograms import Histograms
 from monitoring.rollout.outcomes import Outcomes
@@ -32,12 +34,25 @@ def read_evidence(text: str) -> Evidence:
     """The evidence that ``write_evidence`` wrote.
 
     Raises:
-        ValueError, KeyError: the text is of another format.
+        ObservationError: the text is damaged or of another format.
     """
-    document = json.loads(text)
-    if document["format"] != FORMAT:
-        raise ValueError(f"evidence of format {document['format']}, expected {FORMAT}")
-    return cast(Evidence, _decode(document["evidence"]))
+    try:
+        document = json.loads(text)
+        if document["format"] != FORMAT:
+            raise _unreadable(f"format {document['format']}")
+        evidence = _decode(document["evidence"])
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+        raise _unreadable(repr(error)) from error
+    if not isinstance(evidence, Evidence):
+        raise _unreadable(type(evidence).__name__)
+    return evidence
+
+
+def _unreadable(got: str) -> ObservationError:
+    return ObservationError(
+        explain("evidence cannot be read", which="what was kept of a rollout", expected=f"format {FORMAT}", got=got,
+                next_step="none: the stage gathers it anew")
+    )  # fmt: skip
 
 
 def _encode(value: object) -> Any:

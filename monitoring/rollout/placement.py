@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+from monitoring.rollout.names import name_canary, name_restored
 from monitoring.rollout.records import Facts, Standing
 from monitoring.rollout.step import Phase
 from monitoring.rollout.traffic import Canary, Routing, Target, Traffic
@@ -20,23 +21,24 @@ RESTORED: Final = "restore"
 
 
 class Placed(StrEnum):
-    """What became of it: traffic follows, a process is still loading, somebody has taken traffic from the canary or the
-    canary away by hand, or the service runs something else altogether."""
+    """What became of it: traffic was there already, it has just been moved there, a process is still loading, somebody has
+    taken traffic from the canary or the canary away by hand, or the service runs something else altogether."""
 
     DONE = "done"
+    MOVED = "moved"
     WAITING = "waiting"
     LOWERED = "lowered"
     FOREIGN = "foreign"
 
 
 def canary_name(facts: Facts) -> str:
-    """Name of the canary's revision; it also salts the split, so that every rollout draws other users."""
-    return f"canary-{facts.id}"
+    """Name of the canary's revision."""
+    return name_canary(facts.id)
 
 
 def restored_name(facts: Facts) -> str:
     """Name of the stable revision after a rollback that undid a promotion."""
-    return f"restored-{facts.id}"
+    return name_restored(facts.id)
 
 
 def targets_of(facts: Facts) -> tuple[Target, Target]:
@@ -88,16 +90,17 @@ def _place_share(traffic: Traffic, routing: Routing, standing: Standing, before:
         return Placed.WAITING
     if canary.percent < min(before, step.percent):
         return Placed.LOWERED
-    if canary.percent != step.percent:
-        traffic.shift(routing, step.percent)
-    return Placed.DONE
+    if canary.percent == step.percent:
+        return Placed.DONE
+    traffic.shift(routing, step.percent)
+    return Placed.MOVED
 
 
 def _place_promotion(traffic: Traffic, routing: Routing, facts: Facts) -> Placed:
     stable, target = targets_of(facts)
     if own_canary(routing, facts) is not None:
         traffic.promote(routing)
-        return Placed.DONE
+        return Placed.MOVED
     if routing.canary is not None:
         return Placed.FOREIGN
     if routing.stable == target:
@@ -114,7 +117,7 @@ def _place_end(traffic: Traffic, routing: Routing, standing: Standing) -> Placed
     stable, target = targets_of(facts)
     if own_canary(routing, facts) is not None:
         traffic.roll_back(routing)
-        return Placed.DONE
+        return Placed.MOVED
     if standing.step.action != RESTORED:
         return Placed.DONE if routing.stable == stable else Placed.FOREIGN
     if routing.stable == target:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from features.errors import EventLogError, PlumblineError
 from features.served_labels import table_version
@@ -35,52 +36,55 @@ class Look:
     collection: Verdict
 
 
-def look_at_requests(around: Surroundings, track: Track, now_us: int) -> Look:
-    """What the collector has: it needs neither disk nor control database."""
+def look_at_requests(around: Surroundings, track: Track, arms: Mapping[str, int], now_us: int) -> Look:
+    """What the collector has: it needs neither disk nor control database.
+
+    Args:
+        arms: 0 for stable or 1 for canary, by revision.
+    """
     facts = track.standing.facts
+    around.collector.watch(facts.service, arms, track.since_us)
     seen, losses = around.collector.drain(facts.service, now_us)
     return Look(seen, track.labels_version, check_collection(f"{facts.service}/canary", losses, now_us))
 
 
 def look(around: Surroundings, track: Track, arms: Mapping[str, int], say: Say, now_us: int) -> Look:
-    """Everything that has come.
-
-    Args:
-        arms: 0 for stable or 1 for canary, by revision.
-    """
-    around.collector.watch(track.standing.facts.service, arms, track.state.stage_started_us)
-    seen = look_at_requests(around, track, now_us)
-    seen = replace(seen, seen=_add_features(around, seen.seen, track, arms, say))
-    return _add_labels(around, seen, track, arms, say)
+    """Everything that has come; arguments as of ``look_at_requests``."""
+    features = _read_features(around, track, arms, say, now_us)
+    labels, version = _read_labels(around, track, arms, say, now_us)
+    # Last, because what the collector has handed over would be lost if the control database failed after that.
+    requests = look_at_requests(around, track, arms, now_us)
+    return replace(requests, seen=replace(requests.seen, **features, **labels), labels_version=version)
 
 
-def _add_features(around: Surroundings, seen: Observations, track: Track, arms: Mapping[str, int], say: Say) -> Observations:
-    """With the whole rows that servers have logged lately."""
+def _read_features(around: Surroundings, track: Track, arms: Mapping[str, int], say: Say, now_us: int) -> dict[str, Any]:
+    """Of the whole rows that servers have logged lately: fields of ``Observations``."""
     names_of, facts = around.feature_names, track.standing.facts
     if names_of is None:
-        return seen
-    since_us = max(track.state.stage_started_us, track.looked_at_us - OVERLAP_US)
+        return {}
+    since_us = max(track.since_us, track.looked_at_us - OVERLAP_US)
     folder = around.workspace.predictions(facts.model)
     try:
         names = {version: names_of(facts.model, version) for version in (facts.stable_version, facts.canary_version)}
-        return replace(seen, **vars(read_whole_rows(folder, arms, names, since_us, seen.at_us)))
+        return vars(read_whole_rows(folder, arms, names, since_us, now_us))
     except (PlumblineError, OSError) as error:
         # Without features nothing is promoted, but harm that the other gates find is not to wait for them.
         say(facts.id, f"rollout {facts.id}: features cannot be judged: {error}")
-        return seen
+        return {}
 
 
-def _add_labels(around: Surroundings, seen: Look, track: Track, arms: Mapping[str, int], say: Say) -> Look:
-    """With what became of answers since the canary got its first share, if that has changed."""
+def _read_labels(
+    around: Surroundings, track: Track, arms: Mapping[str, int], say: Say, now_us: int
+) -> tuple[dict[str, Any], int]:
+    """What became of answers since the canary got its first share, if that has changed; and the table's version."""
     facts = track.standing.facts
     folder = around.workspace.served_labels(facts.model)
     try:
         version = table_version(folder)
         if version == track.labels_version:
-            return seen
-        shares = shares_of(read_dossier(around.workspace, facts.id).steps, seen.seen.at_us)
-        labels = vars(read_matured(folder, arms, shares))
-        return replace(seen, seen=replace(seen.seen, **labels), labels_version=version)
+            return {}, version
+        shares = shares_of(read_dossier(around.workspace, facts.id).steps, now_us)
+        return vars(read_matured(folder, arms, shares)), version
     except (EventLogError, OSError) as error:
         say(facts.id, f"rollout {facts.id}: labels cannot be judged: {error}")
-        return seen
+        return {}, track.labels_version

@@ -32,6 +32,7 @@ class Track:
         verdicts: the last ones.
         kept_at_us: when the control database got the evidence last, UTC microseconds.
         looked_at_us: when it was judged last; 0 for a controller that has just met it.
+        since_us: requests routed from then on count, because only then did traffic surely follow.
         labels_version: of the table of labels that the evidence holds; a controller that has just met it reads all again.
     """
 
@@ -42,29 +43,47 @@ class Track:
     verdicts: tuple[Verdict, ...] = ()
     kept_at_us: int = 0
     looked_at_us: int = 0
+    since_us: int = 0
     labels_version: int = NO_LABELS
 
 
-def begin_track(standing: Standing, snapshot: Snapshot | None) -> Track:
-    """A rollout as the control database knows it; its evidence goes on from the newest snapshot of its stage."""
-    plan, state, began_us = read_plan(standing.facts.plan), effective_state(standing), standing.step.at_us
-    evidence = begin(plan, began_us)
-    if snapshot is not None:
-        evidence = read_evidence(snapshot.evidence)
-    if evidence.stage != state.stage:
-        evidence = enter_stage(evidence, plan, state.stage, standing.step.applied_at_us or began_us)
-    return Track(standing, plan, state, evidence)
+def begin_track(standing: Standing, snapshot: Snapshot | None, now_us: int) -> Track:
+    """A rollout as the control database knows it; its evidence goes on from the newest snapshot, if that is of its share.
+
+    Nothing was looked at before ``now_us``, so that a revision is silent only from then on.
+
+    Raises:
+        ObservationError: the snapshot cannot be read.
+    """
+    plan, state = read_plan(standing.facts.plan), effective_state(standing)
+    evidence = begin(plan, standing.step.at_us) if snapshot is None else read_evidence(snapshot.evidence)
+    evidence = replace(evidence, seen_us=(max(evidence.seen_us[0], now_us), max(evidence.seen_us[1], now_us)))
+    return _suit(Track(standing, plan, state, evidence))
 
 
 def follow(track: Track, standing: Standing) -> Track:
-    """The same rollout after a step of it was recorded or applied."""
-    state = effective_state(standing)
-    evidence = track.evidence
-    if standing.step.action == STARTED and standing.step.applied_at_us is not None and not track.standing.step.applied_at_us:
-        evidence = begin(track.plan, standing.step.applied_at_us)
-    elif evidence.stage != state.stage:
-        evidence = enter_stage(evidence, track.plan, state.stage, standing.step.applied_at_us or standing.step.at_us)
-    return replace(track, standing=standing, state=state, evidence=evidence)
+    """The same rollout after a step of it was recorded or applied. Evidence moves on once traffic has."""
+    applied_us = standing.step.applied_at_us
+    if standing.step.action == STARTED and applied_us is not None and not track.standing.step.applied_at_us:
+        track = replace(track, evidence=begin(track.plan, applied_us))
+    return _suit(replace(track, standing=standing, state=effective_state(standing)))
+
+
+def _suit(track: Track) -> Track:
+    """With evidence of the stage and the share that the newest step has brought to the plane."""
+    step, state, evidence = track.standing.step, track.state, track.evidence
+    fits = (evidence.stage, evidence.percent) == (state.stage, state.percent)
+    if step.applied_at_us is not None and track.standing.is_open and step.percent and not fits:
+        evidence = enter_stage(evidence, track.plan, state.stage, step.applied_at_us, state.percent)
+    return replace(track, evidence=evidence, since_us=max(track.since_us, evidence.begun_us, state.stage_started_us))
+
+
+def meet_share(track: Track, percent: int, now_us: int) -> Track:
+    """The rollout at a share that nobody could record, seen since ``now_us``: judged by its own odds."""
+    if track.evidence.percent == percent:
+        return track
+    evidence = enter_stage(track.evidence, track.plan, track.state.stage, now_us, percent)
+    return replace(track, evidence=evidence, since_us=now_us)
 
 
 def effective_state(standing: Standing) -> Rollout:
@@ -77,8 +96,8 @@ def effective_state(standing: Standing) -> Rollout:
 
 def weigh(track: Track, seen: Observations, extra: Sequence[Verdict], now_us: int) -> tuple[Track, Action]:
     """Fold what was seen, judge it, and ask what is to be done."""
-    if track.state.percent != track.evidence.percent:
-        # Somebody has lowered the share: requests at other odds than the stage's say nothing new.
+    if not track.state.percent:
+        # Somebody has taken the canary's share away: there is nothing to be said about it.
         return track, step(track.state, track.verdicts, track.plan, now_us)
     evidence = fold(track.evidence, seen)
     subject = f"{track.standing.facts.service}/canary"

@@ -56,7 +56,7 @@ def test_a_canary_whose_score_is_broken_goes_back_to_nothing(either_town: Town) 
     town = either_town
     town.answer = broken_score
     town.start()
-    took_s = town.run(town.controller(), seconds=120, until=lambda: town.phase == "rolled_back")
+    took_s = town.run(town.controller(), seconds=120, until=lambda: not town.standing.needs_controller)
     assert took_s < 60
     last = town.standing.step
     assert (last.action, last.percent, last.who) == ("rollback", 0, "controller")

@@ -73,7 +73,7 @@ def test_evidence_comes_back_from_its_text_and_gives_the_same_verdicts():
 
 def test_evidence_of_another_format_is_refused():
     text = json.dumps({**json.loads(write_evidence(begin(DEFAULT_PLAN))), "format": 99})
-    with pytest.raises(ValueError, match="format 99"):
+    with pytest.raises(ObservationError, match="format 99"):
         read_evidence(text)
 
 
