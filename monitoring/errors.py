@@ -41,6 +41,10 @@ class VerdictError(PermanentError):
     """A verdict cannot be recorded, or the database of verdicts cannot be used."""
 
 
+class RetrainingError(PermanentError):
+    """The database of retrainings cannot be used."""
+
+
 class DriftError(PermanentError):
     """Drift settings, a reference or a sample are not what they must be."""
 

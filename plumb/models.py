@@ -17,6 +17,7 @@ from plumb.backtest import backtest
 from plumb.delays import delays
 from plumb.instants import now_us, show_instant
 from plumb.labels import labels
+from plumb.retrainings import retrainings
 from plumb.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = typer.Typer(help="Registered model versions and model specs.", no_args_is_
 app.command("backtest")(backtest)
 app.command("delays")(delays)
 app.command("labels")(labels)
+app.command("retrainings")(retrainings)
 console = Console()
 
 JSON_HELP = "Print JSON instead of a table."

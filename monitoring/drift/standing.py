@@ -27,7 +27,11 @@ def let_stand(workspace: Workspace, judged: JudgedWindow, settings: DriftSetting
         StoreUnavailable: the control database does not answer; the window is to be judged again.
     """
     suffix = suffix_of(judged.source)
-    verdicts = [replace(verdict, monitor=verdict.monitor + suffix) for verdict in judged.verdicts]
+    of_model = {"model": judged.model}
+    verdicts = [
+        replace(verdict, monitor=verdict.monitor + suffix, evidence={**verdict.evidence, **of_model})
+        for verdict in judged.verdicts
+    ]
     record_verdicts(workspace, verdicts, valid_for_s=settings.heard_within_s, now_us=now_us)
     said = {verdict.monitor for verdict in verdicts}
     unsaid = [
