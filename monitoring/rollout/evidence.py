@@ -128,9 +128,7 @@ def fold(evidence: Evidence, observations: Observations) -> Evidence:
     if len(observations.features):
         evidence = _fold_rows(evidence, observations)
     if len(observations.label):
-        base = evidence.firsts.reference[:, 0]
-        centre = float(np.clip(np.nanmean(base), 1e-4, 1 - 1e-4)) if evidence.firsts.ready else 0.5
-        evidence = replace(evidence, outcomes=fold_labels(evidence.outcomes, observations, centre))
+        evidence = replace(evidence, outcomes=fold_labels(evidence.outcomes, observations))
     return evidence
 
 

@@ -19,7 +19,7 @@ from monitoring.rollout.outcomes import Outcomes
 from monitoring.rollout.pace import Pace
 from monitoring.rollout.spans import Spans
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _TYPES: Final[dict[str, Callable[..., Any]]] = {
     kind.__name__: kind for kind in (Evidence, Tally, Histograms, Outcomes, Pace, Spans)
 }

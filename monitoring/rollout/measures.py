@@ -13,7 +13,7 @@ import numpy.typing as npt
 from monitoring.rollout.evidence import LASTING, Evidence, Tally
 from monitoring.rollout.features_gate import KINDS, find_drifts
 from monitoring.rollout.histograms import MAX_SLICES, MISSING, Histograms
-from monitoring.rollout.outcomes import SUMS
+from monitoring.rollout.outcomes import SUMS, label_ratios
 from monitoring.rollout.sequential import (
     HARMS,
     SHIFTS,
@@ -196,15 +196,25 @@ def measure_features(evidence: Evidence, price: float, needed: float) -> Measure
 
 
 def measure_labels(evidence: Evidence, _price: float, needed: float) -> Measurement:
-    """Harm is a larger log loss, or a larger bias, than stable's."""
+    """Harm is a larger log loss, or a larger bias, than stable's. Each label is settled at the share of its time that is seen."""
+    ratios = label_ratios(_mean_score(evidence))
+    wealths = [
+        log_wealth(table, ratios, settle(table.sum(axis=-1), share / 100)) for share, table in evidence.outcomes.by_percent()
+    ]
     sums = evidence.outcomes.sums
     users = sums[:, 0]
     means = sums[:, 1:] / np.maximum(users, 1)[:, None]
     loss, bias = means[:, SUMS.index("loss") - 1], np.abs(means[:, SUMS.index("bias") - 1])
     effects = {"log loss": float(loss[1] - loss[0]), "bias": float(bias[1] - bias[0])}
-    wealth = float(mix(evidence.outcomes.wealth)) if users.min() else 0.0
+    wealth = float(mix(np.sum(wealths, axis=0))) if users.min() else 0.0
     readings = [Reading(what, wealth, needed, effect) for what, effect in effects.items()]
     return Measurement(int(users[1]), readings, _upper_difference(loss, means[:, 1] - loss**2, users))
+
+
+def _mean_score(evidence: Evidence) -> float:
+    """Of the first users of stable, who set the bins; a half until they have come."""
+    firsts = evidence.firsts
+    return float(np.clip(np.nanmean(firsts.reference[:, 0]), 1e-4, 1 - 1e-4)) if firsts.ready else 0.5
 
 
 def measure_estimate(evidence: Evidence, _price: float, needed: float) -> Measurement:

@@ -126,7 +126,7 @@ def test_a_share_that_is_resumed_gathers_its_evidence_anew(town: Town) -> None:
     assert evidence.begun_us == applied_us(town, "resume")
 
 
-@pytest.mark.parametrize("text", ["", '{"format":7}', '{"format":1,"evidence":{"type":"Evidence"}}'])
+@pytest.mark.parametrize("text", ["", '{"format":7}', '{"format":2,"evidence":{"type":"Evidence"}}'])
 def test_evidence_that_cannot_be_read_is_gathered_anew(town: Town, text: str) -> None:
     town.start(STAY)
     town.run(town.controller(), seconds=8)
