@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from features import layout
 from features.declarations import EVENT_COLUMNS, HOUR_OF_WEEK, RESERVED_PREFIX, Catalog, Ratio, Signal, View, window_features
 from features.errors import DeclarationError, explain
-from features.zones import CLOCK, CLOCK_FEATURES
+from features.zones import CLOCK, CLOCK_FEATURES, UTC
 
 MIN_RETENTION_S = 14 * layout.DAY_S
 
@@ -174,7 +174,7 @@ def _check_view(catalog: Catalog, view: View) -> None:
 def _check_clock_and_counts(catalog: Catalog, view: View) -> None:
     which = f"view {view.name!r}"
     texts = [entry.name for entry in (*catalog.profile_fields_of(view), *view.request) if entry.dtype == "string"]
-    _require(view.time_zone in ("", *texts), catalog, f"{which}, time_zone", "a string field", view.time_zone)
+    _require(view.time_zone in ("", UTC, *texts), catalog, f"{which}, time_zone", "a string field or UTC", view.time_zone)
     counts = {signal.name for signal in catalog.signals_of(view) if set(signal.operations) == {"count"}}
     _require(
         set(view.counted) <= counts, catalog, f"{which}, counted", "signals of it that only count", ", ".join(view.counted)

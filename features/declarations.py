@@ -210,7 +210,7 @@ class View:
         bucketed: names of finished features that are also cut at their training quantiles.
         utc_offset: an int64 field in minutes, which gives the feature ``local_hour`` of ``now``; empty for none.
         counted: names of signals whose counts the model sees as they are, neither logarithms nor scaled.
-        time_zone: a string field, an IANA zone, which gives ``zones.CLOCK_FEATURES`` of ``now``; empty for none.
+        time_zone: a string field, an IANA zone, or ``UTC``: gives ``zones.CLOCK_FEATURES`` of ``now``; empty for none.
         lag_s: the stream's declared lag; a training row at t sees events with ingest_time + lag_s <= t.
         freshness_sla_s: age from which a reply calls the state stale.
     """
@@ -297,7 +297,7 @@ class Catalog:
 
     def view_hash(self, view: View) -> str:
         """SHA-256 of the view with all it refers to: equal hashes mean equal features from equal bytes."""
-        named = (view, *self.signals_of(view), *self.profiles_of(view))
+        named: tuple[View | Signal | Profile, ...] = (view, *self.signals_of(view), *self.profiles_of(view))
         parts = [asdict(part, dict_factory=_without_later_defaults) for part in named]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

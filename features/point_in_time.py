@@ -113,7 +113,8 @@ def _states_at(
 
 def _columns_of(events: pa.Table, plan: FoldPlan) -> pa.Table:
     """What a fold and a header read, words as numbers: whole events would be costly to move."""
-    attributes = {signal.value for signal in plan.signals} | {signal.by.attribute for signal in plan.signals if signal.by}
+    attributes = {signal.value for signal in plan.signals}
+    attributes |= {name for signal in plan.signals if signal.by for name in (signal.by.attribute, signal.by.offset)}
     attributes |= {condition.attribute for signal in plan.signals for condition in signal.where}
     wanted = ("event_type", "event_time", "ingest_time", "log_offset", *sorted(attributes & set(events.column_names)))
     columns = {name: events[name].combine_chunks() for name in wanted}

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from features.errors import DeclarationError, explain
 from features.layout import DAY_S, MINUTE_S
 
+UTC: Final = "UTC"
 CLOCK: Final = "clock"
 CLOCK_FEATURES: Final = ("local_week_s", "clock_change_in_s", "clock_change_s")
 """Of a zone at ``now``: seconds since Monday 00:00 by the local clock; seconds until the clock is put forward or back, at most

@@ -41,6 +41,7 @@ class Batch:
     platform: Codes
     plan: Codes
     offer: Codes
+    utc_offset_minutes: Ints
 
     def __len__(self) -> int:
         return len(self.user)
@@ -70,6 +71,7 @@ def make_batch(event_type: str, user: Ints, time_us: Ints, **values: npt.NDArray
         platform=code("platform"),
         plan=code("plan"),
         offer=code("offer"),
+        utc_offset_minutes=value("utc_offset_minutes"),
     )
 
 

@@ -29,12 +29,14 @@ def play_messages(
         hours = rng.choice(24, size=len(users), p=hour_weights) + rng.random(len(users))
         time_us = local_time_us(scenario, population, day, users, hours * 3_600)
         codes = np.full(len(users), channel)
-        sent.append(make_batch("message_sent", users, time_us, channel=codes))
+        offset = population.utc_offset_minutes[users]
+        sent.append(make_batch("message_sent", users, time_us, channel=codes, utc_offset_minutes=offset))
         chance = world.open_shares[channel] * open_chance(population, state, users, scenario.weekday(day), hours, world)
         opens = rng.random(len(users)) < chance
         delay_s = np.minimum(rng.exponential(world.open_delay_mean_s, len(users)), MAX_OPEN_DELAY_S)
         open_us = time_us + 1_000_000 + (delay_s * US_PER_S).astype(np.int64)
-        opened.append(make_batch("message_opened", users[opens], open_us[opens], channel=codes[opens]))
+        values = {"channel": codes[opens], "utc_offset_minutes": offset[opens]}
+        opened.append(make_batch("message_opened", users[opens], open_us[opens], **values))
     return [join_batches(sent), join_batches(opened)]
 
 

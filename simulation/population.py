@@ -18,7 +18,7 @@ Flags = npt.NDArray[np.bool_]
 
 REGIONS: Final = ("eu", "us")
 PLACES: Final = (
-    # country, region, minutes east of UTC, share of users
+    # country, region, minutes east of UTC all year, share of users
     ("DE", "eu", 60, 0.14), ("FR", "eu", 60, 0.12), ("ES", "eu", 60, 0.08), ("GB", "eu", 0, 0.12), ("FI", "eu", 120, 0.04),
     ("US", "us", -300, 0.20), ("US", "us", -360, 0.10), ("US", "us", -480, 0.10),
     ("CA", "us", -300, 0.05), ("MX", "us", -360, 0.05),
@@ -26,6 +26,16 @@ PLACES: Final = (
 COUNTRIES: Final = tuple(sorted({place[0] for place in PLACES}))
 MIN_UTC_OFFSET_MINUTES: Final = min(place[2] for place in PLACES)
 MAX_UTC_OFFSET_MINUTES: Final = max(place[2] for place in PLACES)
+
+
+def zone_names(offset_minutes: Ints) -> list[str]:
+    """IANA zones that keep an offset of whole hours all year; their sign is that of POSIX, west positive.
+
+    Example:
+        >>> zone_names(np.array([60, 0, -300]))
+        ['Etc/GMT-1', 'UTC', 'Etc/GMT+5']
+    """
+    return [f"Etc/GMT{-minutes // 60:+d}" if minutes else "UTC" for minutes in offset_minutes.tolist()]
 
 
 @dataclass(frozen=True)

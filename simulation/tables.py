@@ -13,7 +13,7 @@ from features.catalogs.subscription import CHANNELS
 from features.rows import TIME
 from simulation.batch import EVENT_TYPE_NAMES, NO_CODE, NO_VALUE, PLAN_NAMES, Batch
 from simulation.delivery import Delivered
-from simulation.population import COUNTRIES, REGIONS, Ints, Population
+from simulation.population import COUNTRIES, REGIONS, Ints, Population, zone_names
 from simulation.scenario import World
 
 EVENTS: Final = pa.schema(
@@ -30,6 +30,7 @@ EVENTS: Final = pa.schema(
         pa.field("platform", pa.string()),
         pa.field("plan", pa.string()),
         pa.field("offer_id", pa.string()),
+        pa.field("utc_offset_minutes", pa.int64()),
     ]
 )
 """``events.parquet``: one row a delivery (duplicates are rows), ordered by ingest_time."""
@@ -70,6 +71,7 @@ def events_table(
         "platform": names_of(rows.platform, world.platforms),
         "plan": names_of(rows.plan, PLAN_NAMES),
         "offer_id": names_of(rows.offer, offers),
+        "utc_offset_minutes": pa.array(rows.utc_offset_minutes, mask=rows.utc_offset_minutes == NO_VALUE),
     }
     return pa.table(columns, schema=EVENTS)
 
@@ -89,6 +91,7 @@ def accounts_table(changes: dict[str, Ints], user_ids: pa.StringArray, populatio
         "plan": names_of(changes["plan"][order], PLAN_NAMES),
         "country": names_of(population.country[user], COUNTRIES),
         "utc_offset_minutes": pa.array(population.utc_offset_minutes[user], pa.int64()),
+        "time_zone": pa.array(zone_names(population.utc_offset_minutes[user]), pa.string()),
         "region": names_of(population.region[user], REGIONS),
     }
     return pa.table(columns)

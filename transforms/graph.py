@@ -17,6 +17,8 @@ import tensorflow_transform as tft
 
 from features import layout
 from features.declarations import Field, Ratio, Shrinkage
+from features.zones import UTC
+from transforms.local_clock import read_clock
 from transforms.plan import GraphPlan, ReductionPlan, WindowPlan
 
 Tensors = dict[str, tf.Tensor]
@@ -52,7 +54,7 @@ def finish(plan: GraphPlan, inputs: Tensors) -> Tensors:
         inputs: as ``input_specs`` says. Tiles of signals that the plan does not know are passed over.
     Returns:
         ``integers`` int64 (n, I), ``finished`` float32 (n, F) with missing values 0, ``logs`` float32 (n, S) the signed
-        logarithms of the scaled columns, ``missing`` float32 (n, M), ``local_hour`` int64 (n,) where the view has one.
+        logarithms of ``logged_names``, ``missing`` float32 (n, M), ``local_hour`` int64 (n,) where the view has one.
     """
     rows = tf.size(inputs["now"], out_type=tf.int64)
     padding = -rows % ROW_MULTIPLE
@@ -61,7 +63,11 @@ def finish(plan: GraphPlan, inputs: Tensors) -> Tensors:
     columns, missing = _derive(plan, integers, padded)
     local_hour = _local_hour(plan, padded)
     scaled = tf.concat(columns, axis=1)
-    finished = scaled if local_hour is None else tf.concat([scaled, tf.cast(local_hour, tf.float32)[:, None]], axis=1)
+    readings = [] if local_hour is None else [tf.cast(local_hour, tf.float32)[:, None]]
+    if plan.view.time_zone:
+        zone = padded.get(plan.view.time_zone, tf.fill(tf.shape(padded["now"]), UTC))
+        readings.append(read_clock(zone, padded["now"]))
+    finished = tf.concat([scaled, *readings], axis=1) if readings else scaled
     outputs = {"integers": integers, "finished": finished, "logs": _signed_log(scaled)}
     if plan.optional_names:
         outputs["missing"] = tf.cast(tf.concat(missing, axis=1), tf.float32)
@@ -100,7 +106,10 @@ def make_preprocessing_fn(plan: GraphPlan) -> Callable[[Tensors], Tensors]:
     def preprocessing_fn(inputs: Tensors) -> Tensors:
         outputs = finish(plan, inputs)
         ranks = {entry.name: _vocabulary_rank(entry, inputs[entry.name]) for entry in plan.vocabulary_fields}
-        blocks = [_scale(_with_shrunken_ratios(plan, outputs, ranks))]
+        logs = _with_shrunken_ratios(plan, outputs, ranks)
+        if plan.counted_names:
+            logs = _pick_columns(logs, [plan.logged_names.index(name) for name in plan.scaled_names])
+        blocks = [_scale(logs)]
         if plan.optional_names:
             blocks.append(outputs["missing"])
         if plan.view.bucketed:
@@ -108,6 +117,9 @@ def make_preprocessing_fn(plan: GraphPlan) -> Callable[[Tensors], Tensors]:
         if plan.view.utc_offset:
             blocks.append(tf.one_hot(outputs["local_hour"], 24))
         blocks += [tf.one_hot(ranks[entry.name], entry.vocabulary_size + 1) for entry in plan.vocabulary_fields]
+        as_they_are = [plan.finished_names.index(name) for name in (*plan.counted_names, *plan.clock_names)]
+        if as_they_are:
+            blocks.append(_pick_columns(outputs["finished"], as_they_are))
         transformed = tf.concat(blocks, axis=1)
         return {"integers": outputs["integers"], "finished": outputs["finished"], "transformed": transformed}
 
@@ -150,7 +162,7 @@ def _reduce(
 
 
 def _derive(plan: GraphPlan, integers: tf.Tensor, inputs: Tensors) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Float columns in the order of ``scaled_names`` and the masks of the optional ones, each (n, 1) or wider."""
+    """Float columns in the order of ``logged_names`` and the masks of the optional ones, each (n, 1) or wider."""
     position = {name: number for number, name in enumerate(plan.integer_names)}
     numbers = [position[name] for name in plan.number_names]
     columns = [tf.cast(_pick_columns(integers, numbers), tf.float32)]
@@ -201,9 +213,9 @@ def _with_shrunken_ratios(plan: GraphPlan, outputs: Tensors, ranks: Tensors) -> 
     columns = tf.stack(shrunken, axis=1)
     rows = tf.shape(columns)[0]
     logs = _signed_log(tf.pad(columns, [[0, -rows % ROW_MULTIPLE], [0, 0]]))[:rows]
-    place = list(range(len(plan.scaled_names)))
+    place = list(range(len(plan.logged_names)))
     for number, (ratio, _) in enumerate(plan.shrunken_ratios):
-        place[plan.scaled_names.index(ratio.name)] = len(plan.scaled_names) + number
+        place[plan.logged_names.index(ratio.name)] = len(plan.logged_names) + number
     return _pick_columns(tf.concat([outputs["logs"], logs], axis=1), place)
 
 

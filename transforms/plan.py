@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from features import layout
 from features.declarations import Catalog, Field, Ratio, Shrinkage, Signal, View, WindowFeature, window_features
+from features.zones import CLOCK, CLOCK_FEATURES
 
 DROPPED: Final = -(1 << 40)
 """The cell of a tile outside every window: far enough below zero to stay negative for any row."""
@@ -93,12 +94,28 @@ class GraphPlan:
     def finished_names(self) -> list[str]:
         """Columns of ``finished``: unscaled float32 features, missing ones 0."""
         local_hour = ["local_hour"] if self.view.utc_offset else []
-        return [*self.number_names, *self.optional_names, *self.field_number_names, *local_hour]
+        return [*self.logged_names, *local_hour, *self.clock_names]
+
+    @property
+    def logged_names(self) -> list[str]:
+        """Columns of ``logs``: what is no reading of a clock."""
+        return [*self.number_names, *self.optional_names, *self.field_number_names]
+
+    @property
+    def counted_names(self) -> list[str]:
+        """Columns of ``finished`` that the model sees as they are."""
+        return [feature.name for feature in self.windows.features if feature.signal.name in self.view.counted]
+
+    @property
+    def clock_names(self) -> list[str]:
+        """Columns of ``finished`` that tell the local time of ``now``; the model sees them as they are, too."""
+        return list(CLOCK_FEATURES) if self.view.time_zone else []
 
     @property
     def scaled_names(self) -> list[str]:
-        """Columns of ``finished`` that are scaled; the local hour is one-hot instead."""
-        return [name for name in self.finished_names if name != "local_hour"]
+        """Columns of ``logs`` that are scaled."""
+        counted = set(self.counted_names)
+        return [name for name in self.logged_names if name not in counted]
 
     @property
     def vocabulary_fields(self) -> list[Field]:
@@ -113,7 +130,7 @@ class GraphPlan:
         names += [f"local_hour_{hour:02d}" for hour in range(24 if self.view.utc_offset else 0)]
         for entry in self.vocabulary_fields:
             names += [f"{entry.name}_{rank}" for rank in range(entry.vocabulary_size)] + [f"{entry.name}_other"]
-        return names
+        return [*names, *self.counted_names, *self.clock_names]
 
     @property
     def transformed_groups(self) -> list[str]:
@@ -127,7 +144,7 @@ class GraphPlan:
         names += ["local_hour"] * (24 if self.view.utc_offset else 0)
         for entry in self.vocabulary_fields:
             names += [entry.name] * (entry.vocabulary_size + 1)
-        return names
+        return [*names, *(of[name] for name in (*self.counted_names, *self.clock_names))]
 
     @property
     def finished_groups(self) -> list[str]:
@@ -137,7 +154,7 @@ class GraphPlan:
     @property
     def _groups(self) -> dict[str, str]:
         of = {feature.name: feature.signal.name for feature in self.windows.features}
-        of |= {name: name for name in (*self.field_number_names, "local_hour")}
+        of |= {name: name for name in (*self.field_number_names, "local_hour")} | dict.fromkeys(self.clock_names, CLOCK)
         for elapsed in self.view.elapsed:
             of[elapsed.name] = of[elapsed.since]
         for ratio in self.view.ratios:

@@ -23,6 +23,18 @@ CONTRIBUTOR = View(
     freshness_sla_s=DAY_S,
 )
 
+ACTIVITY = View(
+    name="activity",
+    version=1,
+    entity="user",
+    signals=("actions_by_hour", "actions", "action_times"),
+    elapsed=(Elapsed("since_last_action_s", since="action_times_last_lifetime"),),
+    counted=("actions_by_hour",),
+    time_zone="UTC",  # the site does not say where its users are
+    lag_s=HOUR_S,
+    freshness_sla_s=DAY_S,
+)
+
 CATALOG = Catalog(
     name="mathoverflow",
     attributes=(),
@@ -36,6 +48,6 @@ CATALOG = Catalog(
         Signal(6, "action_times", "user", ACTIONS, ("last", "first"), (LIFETIME,)),
         Signal(7, "received_times", "user", tuple(f"received_{name}" for name in ACTIONS), ("last",), (LIFETIME,)),
     ),
-    views=(CONTRIBUTOR,),
+    views=(CONTRIBUTOR, ACTIVITY),
     log_partitions=4,
 )

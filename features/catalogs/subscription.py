@@ -23,6 +23,7 @@ from features.layout import DAY_S, HOUR_S, LIFETIME, MINUTE_S
 
 CHANNELS: Final = ("email", "push", "in_app")
 PLANS: Final = ("free", "basic", "pro")
+LOCAL_HOUR: Final = By(HOUR_OF_WEEK, offset="utc_offset_minutes")
 
 ATTRIBUTES = (
     Attribute("duration_ms", "int64", unit="ms"),
@@ -31,6 +32,7 @@ ATTRIBUTES = (
     Attribute("platform", "string"),
     Attribute("plan", "string"),
     Attribute("offer_id", "string"),
+    Attribute("utc_offset_minutes", "int64", unit="minutes"),
 )
 
 EVENT_TYPES = (
@@ -38,8 +40,8 @@ EVENT_TYPES = (
     EventType("session", "user", ("duration_ms", "platform")),
     EventType("offer_shown", "user", ("offer_id", "channel")),
     EventType("offer_clicked", "user", ("offer_id", "channel")),
-    EventType("message_sent", "user", ("channel",)),
-    EventType("message_opened", "user", ("channel",)),
+    EventType("message_sent", "user", ("channel", "utc_offset_minutes")),
+    EventType("message_opened", "user", ("channel", "utc_offset_minutes")),
     EventType("upgrade", "user", ("plan", "amount_cents")),
     EventType("payment", "user", ("amount_cents",)),
     EventType("refund", "user", ("amount_cents",)),
@@ -67,6 +69,9 @@ SIGNALS = (
            where=(Condition("platform", ("ios", "android")),)),
     Signal(14, "session_times", "user", ("session",), ("last",), (LIFETIME,)),
     Signal(15, "click_times", "user", ("offer_clicked",), ("last",), (30 * DAY_S,)),
+    Signal(16, "opens_by_local_hour", "user", ("message_opened",), ("count",), (LIFETIME,), by=LOCAL_HOUR),
+    Signal(17, "sends_by_local_hour", "user", ("message_sent",), ("count",), (LIFETIME,), by=LOCAL_HOUR),
+    Signal(18, "opens", "user", ("message_opened",), ("count", "last"), (LIFETIME,)),
 )  # fmt: skip
 
 ACCOUNT = Profile(
@@ -76,11 +81,13 @@ ACCOUNT = Profile(
      Field("utc_offset_minutes", "int64", default=0, unit="minutes")),
 )  # fmt: skip
 
+WHEREABOUTS = Profile("whereabouts", "user", (Field("time_zone", "string", default="UTC"),))
+
 SUBSCRIBER = View(
     name="subscriber",
     version=1,
     entity="user",
-    signals=tuple(signal.name for signal in SIGNALS if signal.name != "opens_by_hour"),
+    signals=tuple(signal.name for signal in SIGNALS if signal.id not in (7, 16, 17, 18)),
     profiles=("account",),
     request=(Field("platform", "string", default="unknown"),),
     elapsed=(
@@ -97,12 +104,23 @@ SUBSCRIBER = View(
     utc_offset="utc_offset_minutes",
 )
 
+RESPONDER = View(
+    name="responder",
+    version=1,
+    entity="user",
+    signals=("opens_by_local_hour", "sends_by_local_hour", "opens"),
+    profiles=("account", "whereabouts"),
+    elapsed=(Elapsed("since_last_open_s", since="opens_last_lifetime"),),
+    counted=("opens_by_local_hour", "sends_by_local_hour"),
+    time_zone="time_zone",
+)
+
 CATALOG = Catalog(
     name="subscription",
     attributes=ATTRIBUTES,
     event_types=EVENT_TYPES,
     signals=SIGNALS,
-    profiles=(ACCOUNT,),
-    views=(SUBSCRIBER,),
+    profiles=(ACCOUNT, WHEREABOUTS),
+    views=(SUBSCRIBER, RESPONDER),
     regions=("eu", "us"),
 )

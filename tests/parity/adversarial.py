@@ -36,11 +36,13 @@ ATTRIBUTES: dict[str, Sequence[Any]] = {
     "offer_id": ("o1", "o2", None),
     "plan": ("free", "basic", "pro", None),
     "amount_cents": (999, 1_999, 4_999, 0, 2**31 + 7, 2**53 + 1, None),  # beyond what 32-bit and floating sums hold
+    "utc_offset_minutes": (0, 60, -300, 345, 840, -720, None),
 }
 CARRIED: dict[str, tuple[str, ...]] = {
     "signup": ("plan", "platform"), "session": ("duration_ms", "platform"), "offer_shown": ("offer_id", "channel"),
-    "offer_clicked": ("offer_id", "channel"), "message_sent": ("channel",), "message_opened": ("channel",),
-    "upgrade": ("plan", "amount_cents"), "payment": ("amount_cents",), "refund": ("amount_cents",), "cancellation": ("plan",),
+    "offer_clicked": ("offer_id", "channel"), "message_sent": ("channel", "utc_offset_minutes"),
+    "message_opened": ("channel", "utc_offset_minutes"), "upgrade": ("plan", "amount_cents"), "payment": ("amount_cents",),
+    "refund": ("amount_cents",), "cancellation": ("plan",),
 }  # fmt: skip
 
 

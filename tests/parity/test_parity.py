@@ -70,7 +70,7 @@ def test_hours_of_the_week_and_every_other_signal_of_the_catalog_equal_the_oracl
     view = replace(scenario.view, name="everything", signals=tuple(signal.name for signal in scenario.catalog.signals))
     everything = make_scenario(scenario.catalog, view, users=120, pairs=2_000)
     outputs = finish_by(_exported(everything, tmp_path), replay(everything), everything.now_us)
-    assert outputs["integers"].shape == (2_000, 54 + 168)
+    assert outputs["integers"].shape == (2_000, 54 + 168 + 2 * 169 + 2)
     assert mismatches(everything, outputs["integers"]) == []
 
 

@@ -106,7 +106,7 @@ def test_the_recorded_session_counts_are_those_of_the_events(play_scenario):
     world = World(skewed_share=0.0, future_share=0.0)
     played = play_scenario(users=300, days=45, seed=9, truth_users=0, world=world)
     users = played.read("truth_users").select("user_id", "utc_offset_minutes")
-    sessions = played.events.filter(pl.col("event_type") == "session").join(users, on="user_id")
+    sessions = played.events.filter(pl.col("event_type") == "session").drop("utc_offset_minutes").join(users, on="user_id")
     began = pl.col("event_time") - pl.duration(milliseconds="duration_ms") + pl.duration(minutes="utc_offset_minutes")
     start = pl.lit(played.scenario.start).cast(pl.Date)
     sessions = sessions.select("user_id", session_day=(began.dt.date() - start).dt.total_days())

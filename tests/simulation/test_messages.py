@@ -8,7 +8,7 @@ import pytest
 
 def hours_from_best(played, event_type: str) -> pl.DataFrame:
     """Local hour of each message event and its circular distance, in whole hours, from the user's best hour."""
-    users = played.read("truth_users").select("user_id", "utc_offset_minutes", "best_hour_weekday", "best_hour_weekend")
+    users = played.read("truth_users").select("user_id", "best_hour_weekday", "best_hour_weekend")
     events = played.events.filter(pl.col("event_type") == event_type, pl.col("event_time") <= pl.col("ingest_time"))
     local = pl.col("event_time") + pl.duration(minutes=pl.col("utc_offset_minutes"))
     best = pl.when(local.dt.weekday() >= 6).then(pl.col("best_hour_weekend")).otherwise(pl.col("best_hour_weekday"))

@@ -82,7 +82,7 @@ def test_paid_users_are_charged_every_thirty_days(quarter):
     payments = quarter.events.filter((pl.col("event_type") == "payment") & (pl.col("event_time") <= pl.col("ingest_time")))
     assert set(payments["amount_cents"]) == {799, 1_999}
     users = quarter.read("truth_users").filter(pl.col("first_upgrade_day").is_null())
-    days = payments.join(users.select("user_id", "utc_offset_minutes", "signup_day"), on="user_id")
+    days = payments.drop("utc_offset_minutes").join(users.select("user_id", "utc_offset_minutes", "signup_day"), on="user_id")
     local = pl.col("event_time") + pl.duration(minutes=pl.col("utc_offset_minutes"))
     start = pl.lit(quarter.scenario.start).cast(pl.Date)
     day = (local.dt.date() - start).dt.total_days()
