@@ -41,6 +41,10 @@ class VerdictError(PermanentError):
     """A verdict cannot be recorded, or the database of verdicts cannot be used."""
 
 
+class ForwardingError(PermanentError):
+    """Events cannot be sent on to such an address."""
+
+
 class RetrainingError(PermanentError):
     """The database of retrainings cannot be used."""
 

@@ -65,6 +65,18 @@ class Course:
     service_account: str = ""
 
 
+def find_cluster(host: str, token_file: Path | None) -> Address:
+    """The cluster that runs what drift opens.
+
+    Raises:
+        CommandError: the token cannot be read.
+    """
+    from pipelines.cluster import Address
+    from plumb.pipelines import read_token
+
+    return Address(host, read_token(token_file))
+
+
 class Retrainer:
     """Opens, starts and watches runs; ``look`` is to be called again and again by the process that acts."""
 

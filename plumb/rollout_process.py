@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from features.errors import StoreUnavailable, explain
+from features.errors import PlumblineError, StoreUnavailable, explain
 from features.workspace import Workspace
 from plumb.errors import CommandError
 from plumb.instants import now_us
@@ -23,6 +23,8 @@ from plumb.stream_workers import on_stop
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from plumb.retraining import Course as Retraining
 
 LOOPBACK = "127.0.0.1"
 STOP_TIMEOUT_S = 10.0
@@ -39,6 +41,8 @@ class Course:
         lease_s: seconds for which it holds the lease at a time.
         ready_within_s: seconds that a canary's model may take until it answers.
         most_rows: requests kept between two looks.
+        forward_to: URL that gets every event, too.
+        retraining: how drift is answered; None opens no training run.
     """
 
     port: int
@@ -46,6 +50,8 @@ class Course:
     lease_s: float
     ready_within_s: float
     most_rows: int
+    forward_to: str | None = None
+    retraining: Retraining | None = None
 
 
 def run_controller(settings: Settings, plane: str, course: Course) -> None:
@@ -53,13 +59,16 @@ def run_controller(settings: Settings, plane: str, course: Course) -> None:
 
     Raises:
         CommandError: the port is taken.
+        ForwardingError: events cannot be sent on to that URL.
     """
     from components.rollouts import RegistryAliases, choose_canary
     from monitoring.rollout.api import Desk, build_api
     from monitoring.rollout.collector import Collector
     from monitoring.rollout.controller import Controller
+    from monitoring.rollout.forwarding import Forwarder
     from monitoring.rollout.leader import Claim, release
     from monitoring.rollout.metrics import ControllerMetrics
+    from monitoring.rollout.monitors import read_monitors
     from monitoring.rollout.records import list_rollouts
     from monitoring.rollout.surroundings import Surroundings
     from monitoring.rollout.traffic import PlaneTraffic
@@ -71,23 +80,51 @@ def run_controller(settings: Settings, plane: str, course: Course) -> None:
     traffic, asked = PlaneTraffic(plane), PlaneTraffic(plane)
     aliases = RegistryAliases(workspace)
     around = Surroundings(
-        workspace, traffic, collector, aliases, claim, tell, course.ready_within_s, read_feature_names(workspace)
-    )
+        workspace, traffic, collector, aliases, claim, tell, course.ready_within_s, read_feature_names(workspace),
+        functools.partial(read_monitors, workspace),
+    )  # fmt: skip
     controller = Controller(around)
+    forwarder = Forwarder(course.forward_to, metrics.registry) if course.forward_to else None
+    answer_drift = drift_answerer(settings, course)
     desk = Desk(workspace, asked, collector, lambda model, version: choose_canary(workspace, model, version).version,
-                now_us, metrics.registry)  # fmt: skip
+                now_us, metrics.registry, forwarder.offer if forwarder else None)  # fmt: skip
     with listen(course.port) as listener, serving(build_api(desk), listener):
         typer.echo(f"plumb: controller at http://{LOOPBACK}:{listener.getsockname()[1]} (plane {plane})")
         while not stopping.wait(course.tick_s):
             controller.tick(now_us())
+            if controller.acts:
+                answer_drift(now_us())
             try:
                 metrics.show(controller, list_rollouts(workspace), now_us())
             except StoreUnavailable:
                 metrics.show_blind(controller, now_us())  # the controller has said so
+    if forwarder is not None:
+        forwarder.close()
     if controller.lease is not None:
         release(workspace, controller.lease, now_us())
     traffic.close()
     asked.close()
+
+
+def drift_answerer(settings: Settings, course: Course) -> Callable[[int], None]:
+    """What looks for drift that a training run is to answer. Its troubles stop no rollout: they are told, once."""
+    if course.retraining is None:
+        return lambda at_us: None
+    from plumb.retraining import Retrainer
+
+    retrainer, told = Retrainer(settings, course.retraining, tell), [""]
+
+    def answer(at_us: int) -> None:
+        try:
+            retrainer.look(at_us)
+            told[0] = ""
+        except (PlumblineError, OSError) as error:
+            line = f"drift cannot be answered: {' '.join(str(error).split())}"
+            if line != told[0]:
+                tell(line)
+            told[0] = line
+
+    return answer
 
 
 def read_feature_names(workspace: Workspace) -> Callable[[str, int], tuple[str, ...]]:

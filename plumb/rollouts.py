@@ -37,6 +37,10 @@ PORT_HELP = "Port on 127.0.0.1 for events and the HTTP API; 0 takes a free one."
 LEASE_HELP = "Seconds after which another controller may take over."
 READY_HELP = "Seconds that a canary's model may take until it answers; then it is taken off."
 ROWS_HELP = "Most requests kept between two looks; more are dropped."
+FORWARD_HELP = "URL that gets every event too, such as the drift detector's: http://127.0.0.1:8010/."
+RETRAIN_HELP = "Whether drift of what is served opens a training run."
+COOL_DOWN_HELP = "Seconds between two training runs of a model that drift opens."
+KFP_HELP = "Where the KFP API of the cluster is that runs them; this machine runs them where not given."
 PLAN_HELP = "YAML with stages and gates; 5, 25 and 50 % where not given."
 WAIT_HELP = "Seconds to wait until the controller has done it."
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -161,13 +165,24 @@ def run(  # noqa: PLR0913 - one argument an option
     lease_s: Annotated[float, typer.Option("--lease", min=1, help=LEASE_HELP)] = 10.0,
     ready_within_s: Annotated[float, typer.Option("--ready-within", min=1, help=READY_HELP)] = 180.0,
     most_rows: Annotated[int, typer.Option(min=1_000, help=ROWS_HELP)] = 200_000,
+    forward_to: Annotated[str | None, typer.Option("--forward-to", metavar="URL", help=FORWARD_HELP)] = None,
+    retrain: Annotated[bool, typer.Option("--retrain/--no-retrain", help=RETRAIN_HELP)] = True,
+    cool_down_s: Annotated[float, typer.Option("--retrain-cool-down", min=0, help=COOL_DOWN_HELP)] = 86_400.0,
+    kfp_host: Annotated[str | None, typer.Option("--retrain-on", metavar="URL", help=KFP_HELP)] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="File with a bearer token for it.")] = None,
 ) -> None:
     """Run the controller of rollouts until stopped. Of several on one control database, one acts and the others stand by."""
+    from plumb.retraining import Course as Retraining
+    from plumb.retraining import find_cluster
     from plumb.rollout_process import Course, run_controller
 
     settings: Settings = ctx.obj
     url = plane or find_plane(settings)
-    course = Course(port=port, tick_s=tick_s, lease_s=lease_s, ready_within_s=ready_within_s, most_rows=most_rows)
+    cluster = find_cluster(kfp_host, token_file) if kfp_host else None
+    course = Course(
+        port=port, tick_s=tick_s, lease_s=lease_s, ready_within_s=ready_within_s, most_rows=most_rows, forward_to=forward_to,
+        retraining=Retraining(cool_down_s, cluster) if retrain else None,
+    )  # fmt: skip
     run_controller(settings, url, course)
 
 

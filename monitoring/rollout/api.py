@@ -7,7 +7,7 @@ rollout's number or a service. A request is recorded and answered with 202; the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ class Desk:
     Attributes:
         choose: the version to be rolled out of a model, where one is named and where none is; raises where it may not be.
         clock_us: UTC microseconds.
+        forward: where each event goes on to, whoever else wants it.
     """
 
     workspace: Workspace
@@ -42,6 +43,7 @@ class Desk:
     choose: Callable[[str, int | None], int]
     clock_us: Callable[[], int]
     registry: CollectorRegistry
+    forward: Callable[[Mapping[str, str], bytes], None] | None = None
 
 
 class Start(BaseModel):
@@ -69,7 +71,10 @@ def build_api(desk: Desk) -> FastAPI:
     app.exception_handler(PlumblineError)(_reply_to_error)
 
     async def take_event(request: Request) -> Response:
-        read = desk.collector.receive(request.headers, await request.body())
+        body = await request.body()
+        if desk.forward is not None:
+            desk.forward(request.headers, body)
+        read = desk.collector.receive(request.headers, body)
         return Response(status_code=202 if read else 400)
 
     # Hundreds a second come here: straight to the function, past FastAPI's reading of arguments.
