@@ -66,7 +66,7 @@ def summarize_labels(workspace: Workspace, model: str, *, now_us: int, seed: int
     """
     catalog, view = declarations_of(model)
     known_at_us = known_until(workspace, catalog, view.entity, now_us)
-    waiting, due = _count_waiting(workspace, model, known_at_us)
+    waiting, due = count_waiting(workspace, model, known_at_us)
     labels = read_labels(workspace.served_labels(model), columns=COLUMNS)
     names = zip(labels["model_version"].to_pylist(), labels["revision"].to_pylist(), strict=True)
     keys: set[Key] = {*waiting, *due, *names}
@@ -80,7 +80,7 @@ def summarize_labels(workspace: Workspace, model: str, *, now_us: int, seed: int
     return found
 
 
-def _count_waiting(workspace: Workspace, model: str, known_at_us: int) -> tuple[Counter[Key], Counter[Key]]:
+def count_waiting(workspace: Workspace, model: str, known_at_us: int) -> tuple[Counter[Key], Counter[Key]]:
     """Predictions that have not matured, and those that have but were not asked for, by version and revision."""
     wait, progress = wait_us(load_spec(model).label), read_progress(workspace.served_labels(model))
     waiting: Counter[Key] = Counter()

@@ -186,7 +186,7 @@ def _label(  # noqa: PLR0913 - where, of which log, what, how, as of when, and a
     for partition in np.unique(places).tolist():
         rows = due.filter(pa.array(places == partition))
         log = read_complete(workspace, catalog, view, partition, entity_ids=rows["entity_id"].combine_chunks().unique())
-        status, touch = _judge(rows, log, label)
+        status, touch = judge_rows(rows, log, label)
         for name in STATUSES:
             statuses[name] += int((status == name).sum())
         fit = status == LABELLED
@@ -203,8 +203,9 @@ def _label(  # noqa: PLR0913 - where, of which log, what, how, as of when, and a
     return pa.concat_tables(parts)
 
 
-def _judge(rows: pa.Table, log: CompletePartition, label: LabelSpec) -> tuple[NDArray[np.str_], Ints]:
-    """(n,) status of each row, and its touch's number among the events where the label is credited to touches."""
+def judge_rows(rows: pa.Table, log: CompletePartition, label: LabelSpec) -> tuple[NDArray[np.str_], Ints]:
+    """(n,) status of each prediction of one partition, and its touch's number among the events where the label is credited to
+    touches."""
     now_us, answered_us = (rows[name].cast(pa.int64()).to_numpy() for name in ("now", "answered_at"))
     status = np.full(rows.num_rows, LABELLED, dtype=f"<U{max(map(len, STATUSES))}")
     touch = np.full(rows.num_rows, -1)

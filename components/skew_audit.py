@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from components.served_rows import CHECKED, STATUSES, UNDECLARED, Selection, Served, survey
 from components.skew_comparison import Version, compare_served
+from features.audits import keep_audit
 from features.catalogs import load_catalog
 from features.errors import explain
 from features.event_log.complete import read_complete
@@ -75,6 +76,8 @@ def audit_skew(workspace: Workspace, model: str, selection: Selection, *, measur
     Memory is that of one log partition's events and rows; time grows with rows, with events of the partitions, and with
     distinct states (two rows of a user between whose answers nothing came share one).
 
+    What it found is kept for monitors (``features.audits``).
+
     Args:
         measured_at_us: recorded with the result, UTC microseconds.
 
@@ -106,7 +109,7 @@ def audit_skew(workspace: Workspace, model: str, selection: Selection, *, measur
         )
     _require_checked(model, statuses)
     firsts = [first for tally in tallies.values() if (first := tally.first(names))]
-    return SkewAudit(
+    audit = SkewAudit(
         model=model,
         versions=tuple(sorted(found)),
         start_us=min(span.start_us for span in found.values()),
@@ -119,6 +122,8 @@ def audit_skew(workspace: Workspace, model: str, selection: Selection, *, measur
         first=min(firsts, key=lambda one: skew.KINDS.index(one.kind), default=None),
         differences=pa.concat_tables([SKEW.empty_table(), *tables]),
     )
+    keep_audit(workspace, audit.describe(), measured_at_us=measured_at_us)
+    return audit
 
 
 def write_audit(

@@ -10,9 +10,10 @@ outcomes are as likely as the score says. Then N outcomes on a day whose q sum t
 
     L = r^N exp((1 - r) M),   E[L | past] <= prod (1 - (1 - r) q) exp((1 - r) q) <= 1,                                     (2)
 
-for rows of any kind, and also where outcomes are likelier than q. Bets that begin anew every day add up to R = (R' + 1) L,
-whose mean after t days without a fall is at most t. So with an alarm at R >= c, false alarms are at least c days apart on
-average, and the chance of any within t days is at most t / c, however often one looks.
+for rows of any kind, and also where outcomes are likelier than q; on a rise, r > 1, likewise where they are less likely.
+Bets that begin anew every day add up to R = (R' + 1) L, whose mean after t days without a change is at most t. So with an
+alarm at R >= c, false alarms are at least c days apart on average, and the chance of any within t days is at most t / c,
+however often one looks.
 
 References: Lagakos, Barraj, De Gruttola 1988, Nonparametric analysis of truncated survival data, with application to AIDS
 (Biometrika 75); Kalbfleisch & Lawless 1989, Inference based on retrospective ascertainment (JASA 84); Lawless 1994, Adjustments
@@ -40,6 +41,7 @@ UNKNOWN: Final = -1
 """Lag of a row whose outcome nobody has seen."""
 FALLS: Final = np.array([0.4, 0.6, 0.75, 0.85, 0.95])
 """What is left of the rate, in the bets that are tried; the wealth is their mean."""
+RISES: Final = np.array([1.05, 1.15, 1.35, 1.7, 2.5])
 HIGHEST: Final = 0.999
 LEVEL: Final = 0.95
 
@@ -81,8 +83,29 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Test:
+    """What is bet on.
+
+    Attributes:
+        factors: of the rate, tried in the bets, all below 1 or all above.
+        tolerance: a rate that is this part lower (higher) than the baseline is no harm.
+        most: c, the days between false alarms.
+    """
+
+    factors: Floats
+    tolerance: float
+    most: float
+
+    @property
+    def margin(self) -> float:
+        """The baseline that bets are made against, for each 1 of what is normal."""
+        return 1 - self.tolerance if self.factors[0] < 1 else 1 + self.tolerance
+
+
+@dataclass(frozen=True)
 class Watch:
-    """The course of one watch, a value a day: ``day``, ``outcomes`` that came, ``expected`` ones, ``wealth`` R, ``alarmed``."""
+    """The course of one watch, a value a day: ``day``, ``outcomes`` that came, those ``expected`` by the baseline, ``wealth``
+    R, ``alarmed``. An alarm stands until the wealth is below 1 again."""
 
     day: Ints
     outcomes: Ints
@@ -152,19 +175,17 @@ def learn_baseline(rows: Cohorts, day: int, days: int, *, own: npt.NDArray[np.bo
     return Baseline(within, outcomes / expected if outcomes and expected else 1.0, outcomes)
 
 
-def watch_falls(rows: Cohorts, baseline: Baseline, span: tuple[int, int], *, tolerance: float, most: float) -> Watch:
+def watch_early(rows: Cohorts, baseline: Baseline, span: tuple[int, int], test: Test) -> Watch:
     """Watch outcomes as they come, day by day.
 
     Args:
+        rows: an entity's rows so far apart that no outcome counts for two of them.
         span: first day, and the day after the last one that is complete.
-        tolerance: outcomes that are this part less likely than the baseline are no harm.
-        most: c, the days between false alarms. An alarm stands until the wealth is below 1 again.
     """
     days = np.arange(*span)
-    longest = len(baseline.within) - 1
-    score = np.minimum(rows.score * baseline.ratio * (1 - tolerance), HIGHEST)
+    score = np.minimum(rows.score * baseline.ratio * test.margin, HIGHEST)
     outcomes, expected = np.zeros(len(days), np.int64), np.zeros(len(days))
-    for j in range(longest + 1):
+    for j in range(len(baseline.within)):
         before = baseline.within[j - 1] if j else 0.0
         open_still = (rows.lag == UNKNOWN) | (rows.lag >= j)
         at = rows.day + j - span[0]
@@ -172,18 +193,18 @@ def watch_falls(rows: Cohorts, baseline: Baseline, span: tuple[int, int], *, tol
         chance = score[counted] * (baseline.within[j] - before) / (1 - score[counted] * before)
         expected += np.bincount(at[counted], weights=chance, minlength=len(days))
         outcomes += np.bincount(at[counted & (rows.lag == j)], minlength=len(days))
-    return _follow(days, outcomes, expected, most)
+    return _follow(days, outcomes, expected, test)
 
 
-def watch_matured(rows: Cohorts, baseline: Baseline, span: tuple[int, int], *, tolerance: float, most: float) -> Watch:
+def watch_matured(rows: Cohorts, baseline: Baseline, span: tuple[int, int], test: Test) -> Watch:
     """The same watch by labels that have matured: a day's rows count as a whole, once no outcome of them can come any more."""
     days = np.arange(*span)
     at = rows.day + len(baseline.within) - 1 - span[0]
     counted = (at >= 0) & (at < len(days))
-    score = np.minimum(rows.score * baseline.ratio * (1 - tolerance), HIGHEST)
+    score = np.minimum(rows.score * baseline.ratio * test.margin, HIGHEST)
     expected = np.bincount(at[counted], weights=score[counted], minlength=len(days)).astype(np.float64)
     outcomes = np.bincount(at[counted & (rows.lag >= 0)], minlength=len(days))
-    return _follow(days, outcomes, expected, most)
+    return _follow(days, outcomes, expected, test)
 
 
 def estimate_rate(rows: Cohorts, baseline: Baseline, day: int, *, since: int) -> FinalRate | None:
@@ -206,18 +227,22 @@ def estimate_rate(rows: Cohorts, baseline: Baseline, day: int, *, since: int) ->
     return FinalRate(rate, low, high, mean, outcomes, expected_now / float(score.sum()))
 
 
-def _follow(days: Ints, outcomes: Ints, expected: Floats, most: float) -> Watch:
-    """Wealth and alarms of a course of counts; sums in logs, since a fall's wealth grows beyond any float."""
-    log_wealth = np.full(len(FALLS), -math.inf)
+def _follow(days: Ints, outcomes: Ints, expected: Floats, test: Test) -> Watch:
+    """Wealth and alarms of a course of counts; sums in logs, since wealth grows beyond any float.
+
+    Args:
+        expected: by the baseline with the test's margin.
+    """
+    log_wealth = np.full(len(test.factors), -math.inf)
     path, alarmed = np.zeros(len(days)), np.zeros(len(days), np.bool_)
     stands = False
     for number in range(len(days)):
-        log_bet = outcomes[number] * np.log(FALLS) + (1 - FALLS) * expected[number]
+        log_bet = outcomes[number] * np.log(test.factors) + (1 - test.factors) * expected[number]
         log_wealth = np.logaddexp(log_wealth, 0.0) + log_bet
-        mean = float(np.logaddexp.reduce(log_wealth)) - math.log(len(FALLS))
-        stands = mean >= math.log(most) or (stands and mean >= 0)
+        mean = float(np.logaddexp.reduce(log_wealth)) - math.log(len(test.factors))
+        stands = mean >= math.log(test.most) or (stands and mean >= 0)
         path[number], alarmed[number] = math.exp(min(mean, 700.0)), stands
-    return Watch(days, outcomes, expected, path, alarmed)
+    return Watch(days, outcomes, expected / test.margin, path, alarmed)
 
 
 def _within(within: Floats, age: Ints) -> Floats:

@@ -69,7 +69,7 @@ class MaturityTable:
         ages: by age in days, ascending; the last row takes all that are older.
         delays_s: by quantile, seconds from a prediction until its outcome was known, of matured predictions that have one;
             empty where none has.
-        waiting: matured predictions that are not in the table of labels yet.
+        waiting: matured predictions that nobody has labelled yet.
     """
 
     model: str
@@ -108,20 +108,20 @@ def tabulate_maturity(model: str, answers: Answers, *, waiting: int, now_us: int
     return MaturityTable(model, tuple(rows), found, waiting)
 
 
-def judge_maturity(table: MaturityTable, *, oldest_waiting_s: float, most_waiting_s: float, now_us: int) -> Verdict:
-    """Whether labels come in at all: matured predictions that wait longer than ``most_waiting_s`` fail.
+def judge_maturity(table: MaturityTable, *, silence_s: float, most_silence_s: float, now_us: int) -> Verdict:
+    """Whether labels can come in at all: they mature as far as the event log reaches.
 
     Args:
-        oldest_waiting_s: how long the oldest matured prediction that is not labelled has been waiting; 0 where none is.
+        silence_s: how long ago the log ends.
+        most_silence_s: it fails where the log ends longer ago.
     """
     share = table.matured / table.predictions if table.predictions else None
     evidence: dict[str, Finding] = {
         "predictions": table.predictions, "matured": table.matured, "waiting": table.waiting, "matured_share": share,
-        "oldest_waiting_s": oldest_waiting_s,
-        **{delay_name(float(name)): value for name, value in table.delays_s.items()},
+        "silence_s": silence_s, **{delay_name(float(name)): value for name, value in table.delays_s.items()},
     }  # fmt: skip
-    if oldest_waiting_s > most_waiting_s:
-        text = f"{table.waiting:,} matured predictions are not labelled, the oldest for {oldest_waiting_s / 3_600:.0f} h"
+    if silence_s > most_silence_s:
+        text = f"the event log ends {silence_s / 3_600:.0f} h ago: no label matures"
         return Verdict(MONITOR, f"model:{table.model}", Outcome.FAIL, Severity.PAGE, evidence, text, now_us)
     text = f"{table.matured:,} of {table.predictions:,} predictions have matured, {table.waiting:,} of them not labelled yet"
     return Verdict(MONITOR, f"model:{table.model}", Outcome.PASS, Severity.PAGE, evidence, text, now_us)

@@ -22,21 +22,23 @@ class MonitorSettings:
 
     Attributes:
         freshness_s, drift_s, quality_s, skew_s, labels_s, estimate_s, online_s, runs_s: seconds between two looks.
-        alarms_per_month: false pages that are expected in 30 days of one log's quality, of one version's labels, and of one
-            version's estimate, each.
+        alarms_per_month: false pages that are expected in 30 days of one log's quality and of one version's labels, each.
         volume_spread: relative deviation of an hour's events between weeks that is taken for normal; more where the earlier
             weeks themselves show more.
         volume_floor: an hour's events page only where they are less than this part of the earlier weeks' mean, or more than
             that mean divided by it.
         share_floor: null shares, late and dead-letter shares page only where they changed by this much, as a share of rows.
         most_audit_age_s: an audit for skew that is older says nothing any more.
-        most_waiting_s: a prediction that has matured is labelled within this time.
+        most_silence_s: labels mature as far as the event log reaches; where it ends longer ago, none do.
+        most_answers: predictions of a model that estimates rest on; of more, those of a part of the entities are taken.
         longest_run_s: a pipeline run under way for longer hangs.
         labels_window_s: labels that matured within one such window are judged together, longer while they are too few.
         least_labels, least_positives: fewer say nothing.
         auc_floor, log_loss_floor, rate_floor: by how much the AUC must have fallen, the log loss risen (as a part of what it
             was) and the rate of positives left what the scores expect (as a part of it), to page.
+        estimate_alarms_per_month: likewise of a version's early labels, which are watched every day.
         estimate_tolerance: an outcome rate of this much below what scores expect is no harm (a part of it).
+        estimate_learn_s: how long a version's outcomes are learned from before they are watched.
         estimate_period_s: an estimate's reference is renewed after so long.
         drift: settings of the drift monitors.
     """
@@ -54,7 +56,8 @@ class MonitorSettings:
     volume_floor: float = 0.5
     share_floor: float = 0.02
     most_audit_age_s: float = WEEK_S
-    most_waiting_s: float = 2 * DAY_S
+    most_silence_s: float = 2 * DAY_S
+    most_answers: int = 200_000
     longest_run_s: float = DAY_S
     labels_window_s: float = WEEK_S
     least_labels: int = 500
@@ -62,7 +65,9 @@ class MonitorSettings:
     auc_floor: float = 0.02
     log_loss_floor: float = 0.05
     rate_floor: float = 0.1
+    estimate_alarms_per_month: float = 0.2
     estimate_tolerance: float = 0.05
+    estimate_learn_s: float = 2 * WEEK_S
     estimate_period_s: float = 4 * WEEK_S
     drift: DriftSettings = field(default_factory=DriftSettings)
 

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import pyarrow as pa
+
+from features.arrivals import measure_arrivals
 from features.declarations import Catalog, View
 from features.freshness import measure_freshness
-from features.layout import US_PER_S
+from features.layout import HOUR_S, US_PER_S
 from features.online.addresses import ViewVersion, open_store
-from monitoring import freshness, runs
+from features.quality import WEEKS, measure_quality
+from monitoring import freshness, quality, runs
 from monitoring.drift.records import JudgedWindow
 from monitoring.drift.watch import PredictionWatch
 from monitoring.monitor_settings import MonitorSettings
@@ -19,9 +23,12 @@ from monitoring.runner import Monitor
 from monitoring.verdicts import Verdict
 from pipelines.records import RunRecord, list_records
 from plumb.features import store_of
+from plumb.model_monitors import make_model_monitors
 from plumb.settings import Settings
 
 DRIFT: Final = "drift"
+SETTLED_S: Final = 300
+HOUR_US: Final = HOUR_S * US_PER_S
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,10 @@ def make_monitors(
     found = [_watch_freshness(settings, watched, catalog, view, monitors) for catalog, view in views.values()]
     for service, model in watched.services.items():
         found.append(_watch_drift(settings, service, model, monitors, report))
+    for model in declared:
+        found += make_model_monitors(settings.workspace, model, monitors)
+    logs = {(catalog.name, view.entity): (catalog, view.entity) for catalog, view in declared.values()}
+    found += [_watch_quality(settings, catalog, entity, monitors) for catalog, entity in logs.values()]
     found.append(Monitor(runs.MONITOR, "run:all", monitors.runs_s, lambda now_us: _judge_runs(settings, monitors, now_us)))
     return found
 
@@ -66,6 +77,21 @@ def _watch_freshness(settings: Settings, watched: Watched, catalog: Catalog, vie
             yield freshness.judge_freshness(measure_freshness(store, view, now_us=now_us), view.key, now_us)
 
     return Monitor(freshness.MONITOR, freshness.view_subject(view.key), monitors.freshness_s, judge)
+
+
+def _watch_quality(settings: Settings, catalog: Catalog, entity: str, monitors: MonitorSettings) -> Monitor:
+    """The last whole hour, once it has ended for so long that what came in it is in the log."""
+
+    def judge(now_us: int) -> Iterator[Verdict]:
+        hour_us = (now_us - SETTLED_S * US_PER_S) // HOUR_US * HOUR_US - HOUR_US
+        weeks = monitors.drift.weeks or WEEKS
+        rows = [
+            measure(settings.workspace, catalog, entity, hour_us=hour_us, weeks=weeks)
+            for measure in (measure_quality, measure_arrivals)
+        ]
+        yield quality.judge_quality(pa.concat_tables(rows), entity, monitors, now_us)
+
+    return Monitor(quality.MONITOR, quality.log_subject(entity), monitors.quality_s, judge)
 
 
 def _watch_drift(

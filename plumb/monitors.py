@@ -5,15 +5,20 @@ Runs in the monitoring environment: ``.venv-monitoring/bin/plumb monitors``.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from features.errors import explain
+from features.layout import DAY_S
 from plumb.drift import require_environment
 from plumb.errors import CommandError
+from plumb.instants import now_us
+from plumb.settings import Settings
 
 if TYPE_CHECKING:
     from plumb.monitor_set import Watched
@@ -67,6 +72,38 @@ def check(
     monitor_process.print_round(done, as_json=as_json)
     if any(each.outcome is not Outcome.PASS and each.severity is not Severity.INFO for each in done.verdicts):
         raise typer.Exit(1)
+
+
+@app.command("labels")
+def show_labels(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="Name of a served model.")],
+    settings_file: SettingsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far a model's labels have matured, by age of the predictions, and how long outcomes take to become known."""
+    from monitoring.label_maturity import MOST_AGES
+    from monitoring.monitor_settings import read_monitor_settings
+    from plumb.model_monitors import maturity_of
+
+    settings: Settings = ctx.obj
+    found = maturity_of(settings.workspace, model, read_monitor_settings(settings_file), now_us())
+    if as_json:
+        typer.echo(json.dumps(found.describe()))
+        return
+    table = Table(
+        "age, days", "predictions", "matured", "outcome known so far", title=f"labels of {model}", title_justify="left"
+    )
+    for row in found.ages:
+        shares = [f"{count:,} ({count / row.predictions:.0%})" for count in (row.matured, row.outcomes)]
+        age = f"{row.age_days} or more" if row.age_days == MOST_AGES else str(row.age_days)
+        table.add_row(age, f"{row.predictions:,}", *shares)
+    console.print(table)
+    delays = ", ".join(f"{float(name):.0%} within {seconds / DAY_S:.1f} days" for name, seconds in found.delays_s.items())
+    console.print(f"outcomes of matured predictions were known: {delays or 'none has matured'}")
+    console.print(
+        f"{found.matured:,} of {found.predictions:,} predictions have matured, {found.waiting:,} of them not labelled yet"
+    )
 
 
 def watched_by(services: list[str], store: str | None) -> Watched:
