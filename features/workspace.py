@@ -68,6 +68,10 @@ class Workspace:
         """Delta table of what became of a model's predictions, once that was known."""
         return self.root / "labels" / model
 
+    def audiences(self, model: str) -> Path:
+        """Delta table of who is in the audiences of a model's campaigns, and why."""
+        return self.root / "audiences" / model
+
     def services(self) -> Path:
         """Folder of the local data plane: one JSON file a service, its servers' logs, and its lock."""
         return self.root / "services"
@@ -79,6 +83,14 @@ class Workspace:
     def drift_verdicts(self) -> Path:
         """Folder of one JSON file a window that was judged."""
         return self.root / "monitoring" / "drift"
+
+    def scrape_targets(self) -> Path:
+        """Folder of one JSON file a process that exports metrics: where it listens, as Prometheus' file_sd reads it."""
+        return self.root / "monitoring" / "targets"
+
+    def prometheus(self) -> Path:
+        """Folder of the Prometheus and the Alertmanager that ``plumb up`` starts: their configuration, data and logs."""
+        return self.root / "monitoring" / "prometheus"
 
     @property
     def control_database(self) -> Path:

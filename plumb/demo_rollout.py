@@ -99,7 +99,7 @@ def roll_out(workspace: Workspace, model: str, version: int, instances: Sequence
     plan = folder / "plan.json"
     plan.write_text(json.dumps(PLAN), encoding="utf-8")
     with (
-        _process(workspace, ["up", "--port", "0", "--admin-port", "0"], PLANE_READY, folder / "plane.log") as (url, admin),
+        _process(workspace, ["up", "--port", "0", "--admin-port", "0", "--no-prometheus"], PLANE_READY, folder / "plane.log") as (url, admin),
         _process(workspace, ["rollouts", "run", "--port", "0", "--plane", admin, "--tick", "0.5"], CONTROLLER_READY,
                  folder / "controller.log") as (controller,),
         httpx.Client(timeout=30) as client,

@@ -18,6 +18,7 @@ from monitoring.drift.server import DetectorServer, Sink, keep_ticking
 from monitoring.drift.settings import read_settings
 from monitoring.drift.watch import PredictionWatch
 from plumb.instants import now_us
+from plumb.scrape_targets import DRIFT, announced
 from plumb.settings import Settings
 
 LOOPBACK = "127.0.0.1"
@@ -56,8 +57,10 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         # Shutting down waits for the serving loop, which is this thread's: another must ask.
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
-    typer.echo(f"drift detector on http://{LOOPBACK}:{server.server_address[1]}/")
-    server.serve_forever()
+    address = f"{LOOPBACK}:{server.server_address[1]}"
+    typer.echo(f"drift detector on http://{address}/")
+    with announced(settings.workspace, DRIFT, address):
+        server.serve_forever()
     stop.set()
     ticker.join()
     server.server_close()

@@ -18,6 +18,7 @@ from features.errors import PlumblineError, StoreUnavailable, explain
 from features.workspace import Workspace
 from plumb.errors import CommandError
 from plumb.instants import now_us
+from plumb.scrape_targets import CONTROLLER, announced
 from plumb.settings import Settings
 from plumb.stream_workers import on_stop
 
@@ -88,8 +89,12 @@ def run_controller(settings: Settings, plane: str, course: Course) -> None:
     answer_drift = drift_answerer(settings, course)
     desk = Desk(workspace, asked, collector, lambda model, version: choose_canary(workspace, model, version).version,
                 now_us, metrics.registry, forwarder.offer if forwarder else None)  # fmt: skip
-    with listen(course.port) as listener, serving(build_api(desk), listener):
-        typer.echo(f"plumb: controller at http://{LOOPBACK}:{listener.getsockname()[1]} (plane {plane})")
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(listen(course.port))
+        url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+        stack.enter_context(serving(build_api(desk), listener))
+        stack.enter_context(announced(workspace, CONTROLLER, url))
+        typer.echo(f"plumb: controller at {url} (plane {plane})")
         while not stopping.wait(course.tick_s):
             controller.tick(now_us())
             if controller.acts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -18,6 +18,7 @@ from rich.console import Console
 from features.errors import TemporaryError
 from plumb.instants import now_us
 from plumb.settings import Settings
+from plumb.stream_metrics import exporting
 from plumb.stream_progress import Progress, ProgressFile, clear_progress, read_progress
 from plumb.stream_workers import divide, on_stop, request_stop, run_workers, stop_requested
 
@@ -39,6 +40,7 @@ CAUGHT_UP_HELP = "End once everything that was in the log at the start is folded
 MICRO_BATCH_HELP = "At most about this many events a commit."
 PARTITION_HELP = "Fold this partition only; may be given several times. All if left out."
 COMPACT_HELP = "Seconds between compactions of log files into the batch log while the stream runs; 0 for none."
+METRICS_HELP = "Port on 127.0.0.1 of /metrics; 0 takes a free one, which Prometheus finds by a file in the workspace."
 PROGRESS_S = 2.0
 
 
@@ -63,6 +65,7 @@ def stream(  # noqa: PLR0913 - a command's options
     micro_batch: Annotated[int, typer.Option("--micro-batch", min=1, help=MICRO_BATCH_HELP)] = 200_000,
     compact_s: Annotated[float, typer.Option("--compact-every", min=0, help=COMPACT_HELP)] = 0,
     partitions: Annotated[list[int] | None, typer.Option("--partition", help=PARTITION_HELP)] = None,
+    metrics_port: Annotated[int, typer.Option("--metrics-port", help=METRICS_HELP)] = 0,
 ) -> None:
     """Fold events into a view's online store as they arrive, until SIGTERM. Killed at any point, it goes on where it was."""
     if ctx.invoked_subcommand:
@@ -80,7 +83,10 @@ def stream(  # noqa: PLR0913 - a command's options
     whole = not partitions
     if whole:
         clear_progress(settings.workspace.stream_status(entry.key))
-    with _watching(feed, compact_s) if whole else nullcontext():
+    with ExitStack() as stack:
+        if whole:
+            stack.enter_context(exporting(settings.workspace, entry.key, partial(_open_log, feed), metrics_port))
+            stack.enter_context(_watching(feed, compact_s))
         if workers == 1:
             run(feed, chosen, runner=runner, until_caught_up=until_caught_up, micro_batch=micro_batch)
             return

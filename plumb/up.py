@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -20,11 +20,14 @@ import yaml
 from features.errors import explain
 from features.workspace import Workspace
 from plumb.errors import CommandError
+from plumb.prometheus import PORTS, LocalPrometheus
+from plumb.scrape_targets import ALERTMANAGER, PLANE, PROMETHEUS, TargetFile, announced, servers_of
+from plumb.scrape_targets import SERVER as SERVERS
 from plumb.settings import Settings
 
 if TYPE_CHECKING:
     from inference.plane.document import Predictor, Service
-    from inference.plane.plane import Outside
+    from inference.plane.plane import Outside, Plane
     from inference.plane.process import Command
 
 SERVER = "from inference.plane.tether import hold; hold(); from plumb.app import main; main()"
@@ -33,12 +36,15 @@ STOP_TIMEOUT_S = 60.0
 LOCK_TIMEOUT_S = 0.5
 """Somebody who only asks whether a plane runs holds the lock for an instant."""
 POLL_S = 0.05
+LOOK_S = 1.0
+"""Between two looks at where the servers listen."""
+PROMETHEUS_HELP = "Start Prometheus and Alertmanager beside the plane, on 127.0.0.1, where they are installed."
 WHOLE_RATE_HELP = (
     "Share of predictions logged with state and features, of servers whose service names none; rollouts see by it."
 )
 
 
-def up(
+def up(  # noqa: PLR0913 - one argument an option
     ctx: typer.Context,
     service: Annotated[
         list[Path] | None,
@@ -49,6 +55,9 @@ def up(
     port: Annotated[int, typer.Option(help="Port of inference on 127.0.0.1; 0 takes a free one.")] = 8000,
     admin_port: Annotated[int, typer.Option(help="Port of the admin API on 127.0.0.1; 0 takes a free one.")] = 8001,
     whole_rate: Annotated[float, typer.Option(min=0, max=1, help=WHOLE_RATE_HELP)] = 0.1,
+    prometheus: Annotated[bool, typer.Option("--prometheus/--no-prometheus", help=PROMETHEUS_HELP)] = True,
+    prometheus_port: Annotated[int, typer.Option(help="Its port; 0 takes a free one.")] = PORTS[PROMETHEUS],
+    alertmanager_port: Annotated[int, typer.Option(help="Alertmanager's; 0 takes a free one.")] = PORTS[ALERTMANAGER],
 ) -> None:
     """Run services on this machine, stable and canary as processes of their own, until stopped by SIGTERM or Ctrl-C."""
     from inference.plane.documents import Documents
@@ -65,22 +74,55 @@ def up(
             tell(f"{path}: {'applied' if changed else 'unchanged; the service stays as it was last steered'}")
         if not documents.names():
             tell("no service yet: pass --service FILE, or PUT one to the admin API")
+        plane = Plane(PlaneSettings(port=port, admin_port=admin_port), documents, outside(settings, whole_rate))
+        ports = {PROMETHEUS: prometheus_port, ALERTMANAGER: alertmanager_port}
+        beside = LocalPrometheus(settings.workspace, tell, ports) if prometheus else None
 
         def announce(inference: str, admin: str) -> None:
             describe({"inference": inference, "admin": admin})
             typer.echo(f"plumb: plane at {inference} (admin {admin})")
-
-        async def run() -> None:
-            stopping = asyncio.Event()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-            plane = Plane(PlaneSettings(port=port, admin_port=admin_port), documents, outside(settings, whole_rate))
-            await plane.run(stopping, announce)
+            if beside is not None:
+                describe({"inference": inference, "admin": admin, **beside.start()})
 
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run())
+            try:
+                runner.run(run(settings.workspace, plane, announce, beside))
+            finally:
+                if beside is not None:
+                    beside.stop()
+
+
+async def run(workspace: Workspace, plane: Plane, announce: Callable[[str, str], None], beside: LocalPrometheus | None) -> None:
+    """Run a plane until a signal comes; meanwhile say where it and its servers export metrics."""
+    stopping, listening = asyncio.Event(), asyncio.get_running_loop().create_future()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+
+    def start(inference: str, admin: str) -> None:
+        announce(inference, admin)
+        listening.set_result(admin)
+
+    async def watch() -> None:
+        servers = TargetFile(workspace, SERVERS)
+        with announced(workspace, PLANE, await listening):
+            try:
+                while True:
+                    servers.write(servers_of(shown for name in plane.names() if (shown := plane.show(name)) is not None))
+                    if beside is not None:
+                        await asyncio.to_thread(beside.check)
+                    await asyncio.sleep(LOOK_S)
+            finally:
+                servers.remove()
+
+    watching = asyncio.create_task(watch())
+    try:
+        await plane.run(stopping, start)
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
 
 
 def down(ctx: typer.Context) -> None:

@@ -252,6 +252,7 @@ def plumb_up(workspace: Path, *arguments: str) -> Iterator[Process]:
     """``plumb up`` on free ports; ends with SIGTERM, unless the test has killed it."""
     command = [sys.executable, "-c", "from plumb.app import main; main()", "--workspace", str(workspace)]
     command += ["up", "--port", "0", "--admin-port", "0", *arguments]
+    command += [] if "--prometheus-port" in arguments else ["--no-prometheus"]
     process = subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
     )
