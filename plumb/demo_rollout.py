@@ -53,6 +53,7 @@ PLAN: Mapping[str, Any] = {
 """A plan for people who watch: half a minute where real ones take hours."""
 PROMOTED = "promoted"
 ROLLED_BACK = "rolled_back"
+PLANE = ["up", "--port", "0", "--admin-port", "0", "--no-prometheus"]
 PLANE_READY = re.compile(r"plane at (\S+) \(admin (\S+)\)")
 CONTROLLER_READY = re.compile(r"controller at (\S+) ")
 
@@ -99,7 +100,7 @@ def roll_out(workspace: Workspace, model: str, version: int, instances: Sequence
     plan = folder / "plan.json"
     plan.write_text(json.dumps(PLAN), encoding="utf-8")
     with (
-        _process(workspace, ["up", "--port", "0", "--admin-port", "0", "--no-prometheus"], PLANE_READY, folder / "plane.log") as (url, admin),
+        _process(workspace, PLANE, PLANE_READY, folder / "plane.log") as (url, admin),
         _process(workspace, ["rollouts", "run", "--port", "0", "--plane", admin, "--tick", "0.5"], CONTROLLER_READY,
                  folder / "controller.log") as (controller,),
         httpx.Client(timeout=30) as client,
