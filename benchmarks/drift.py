@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.drift_worlds import DAY_H, FEATURES, World
 from monitoring.drift.detectors import compare_columns
 from monitoring.drift.judge import Judgement, Window, judge_window
-from monitoring.drift.online import ShareSettings, ShareWatch
+from monitoring.drift.online import OnlineSettings, ShareWatch
 from monitoring.drift.quality import Column
 from monitoring.drift.reference import DAY_HOURS, TRAINING, Reference
 from monitoring.drift.sample import WEEK_HOURS, Sample, concatenate
@@ -176,7 +176,7 @@ def show_delays(console: Console) -> None:
 
 def show_online(console: Console) -> None:
     """A share watched value by value: values between false alarms, and values until a changed share is told."""
-    settings = ShareSettings()
+    settings = OnlineSettings()
     rng = np.random.default_rng(4)
     watch = ShareWatch(rng.random(5_000) < 0.10, "fall", settings)
     table = Table("conversion of 10 %, online Fisher test, 1,000 values between false alarms wanted", "values")

@@ -9,14 +9,20 @@ from typing import Final
 
 import pyarrow as pa
 
+from components.declarations import declarations_of
+from components.served_labels import known_until, wait_us
 from features.arrivals import measure_arrivals
 from features.declarations import Catalog, View
 from features.freshness import measure_freshness
 from features.layout import HOUR_S, US_PER_S
 from features.online.addresses import ViewVersion, open_store
 from features.quality import WEEKS, measure_quality
+from models.specs import load_spec
 from monitoring import freshness, quality, runs
+from monitoring.drift.labelled import MONITOR as MATURED
+from monitoring.drift.labelled import judge_matured_labels
 from monitoring.drift.records import JudgedWindow
+from monitoring.drift.streams import OnlineDrift
 from monitoring.drift.watch import PredictionWatch
 from monitoring.monitor_settings import MonitorSettings
 from monitoring.runner import Monitor
@@ -55,13 +61,11 @@ def make_monitors(
     Raises:
         SpecError: a model is unknown.
     """
-    from components.declarations import declarations_of
-
     declared = {model: declarations_of(model) for model in watched.services.values()}
     views = {view.key: (catalog, view) for catalog, view in declared.values()}
     found = [_watch_freshness(settings, watched, catalog, view, monitors) for catalog, view in views.values()]
     for service, model in watched.services.items():
-        found.append(_watch_drift(settings, service, model, monitors, report))
+        found += _watch_drift(settings, service, model, monitors, report)
     for model in declared:
         found += make_model_monitors(settings.workspace, model, monitors)
     logs = {(catalog.name, view.entity): (catalog, view.entity) for catalog, view in declared.values()}
@@ -96,16 +100,32 @@ def _watch_quality(settings: Settings, catalog: Catalog, entity: str, monitors: 
 
 def _watch_drift(
     settings: Settings, service: str, model: str, monitors: MonitorSettings, report: Callable[[JudgedWindow], None]
-) -> Monitor:
-    """The watch records verdicts on revisions itself, between a window's file and its own progress, so that none is lost."""
-    watch = PredictionWatch(settings.workspace, model, monitors.drift, service=service)
+) -> list[Monitor]:
+    """Windows, values one by one, and labels as they mature.
+
+    The watch of windows records verdicts on revisions itself, between a window's file and its own progress: none is lost.
+    """
+    workspace = settings.workspace
+    watch, online = PredictionWatch(workspace, model, monitors.drift, service=service), OnlineDrift(workspace, service, model)
 
     def judge(now_us: int) -> tuple[Verdict, ...]:
         for judged in watch.judge_due(now_us):
             report(judged)
         return ()
 
-    return Monitor(DRIFT, service, monitors.drift_s, judge)
+    def judge_labels(now_us: int) -> Iterator[Verdict]:
+        catalog, view = declarations_of(model)
+        known_at_us = max(known_until(workspace, catalog, view.entity, now_us), 0)
+        horizon_us = wait_us(load_spec(model).label)
+        return judge_matured_labels(
+            workspace, service, model, monitors.drift, known_at_us=known_at_us, horizon_us=horizon_us
+        )  # fmt: skip
+
+    return [
+        Monitor(DRIFT, service, monitors.drift_s, judge),
+        Monitor(f"{DRIFT}.online", service, monitors.online_s, online.judge),
+        Monitor(MATURED, service, monitors.labels_s, judge_labels),
+    ]
 
 
 def _judge_runs(settings: Settings, monitors: MonitorSettings, now_us: int) -> tuple[Verdict, ...]:

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import pyarrow.compute as pc
 
+from features.layout import DAY_S, US_PER_S
 from monitoring.drift.detectors import (
     compare_columns,
     compare_distributions,
@@ -25,6 +26,7 @@ from monitoring.verdicts import Finding as Evidence
 from monitoring.verdicts import Outcome, Severity, Verdict
 
 MOST_NAMED: Final = 3
+WEEK_US: Final = 7 * DAY_S * US_PER_S
 NOTHING: Final = rank((), *(np.zeros(0),) * 3, {}, (0.0, 0.0))
 """The ranking of no feature."""
 
@@ -69,6 +71,12 @@ class _Case:
     new: Sample
     settings: DriftSettings
 
+    @property
+    def earlier_weeks(self) -> int:
+        """How many earlier weeks have rows of the window's hours."""
+        sides = [side.at_us for side in (self.reference.sample, self.reference.scores) if side is not None]
+        return len(np.unique(np.ceil((self.window.start_us - np.concatenate(sides)) / WEEK_US)))
+
     def chance(self, family: str) -> float:
         return self.settings.chance(family, self.window.span_s)
 
@@ -76,13 +84,15 @@ class _Case:
         """A verdict on a family of tests. Drift of a canary beside stable is its own doing and takes the traffic from it; the
         other kinds hit every revision alike and call somebody."""
         severity = Severity.ROLL_BACK if self.reference.kind == STABLE else Severity.PAGE
-        if outcome is Outcome.INCONCLUSIVE and self.reference.kind == WEEKS:
-            severity = Severity.INFO  # a young log has no earlier weeks
+        if self.reference.kind == WEEKS and (outcome is Outcome.INCONCLUSIVE or self.earlier_weeks < self.settings.weeks):
+            severity = Severity.INFO  # of a young log nobody knows yet how much one week is another's like
         common: dict[str, Evidence] = {
             "reference": self.reference.kind, "reference_rows": len(self.old), "rows": len(self.new),
             "rows_seen": self.window.rows, "start_us": self.window.start_us, "end_us": self.window.end_us,
             "period_h": self.reference.period_h,
         }  # fmt: skip
+        if self.reference.kind == WEEKS:
+            common["weeks"] = self.earlier_weeks
         text = f"{text}; beside {self.reference.kind}, {len(self.new):,} rows"
         monitor = f"drift.{self.reference.kind}.{family}"
         return Verdict(monitor, self.window.subject, outcome, severity, common | evidence, text, self.window.end_us)
@@ -108,6 +118,13 @@ def judge_window(window: Window, reference: Reference, settings: DriftSettings) 
         verdicts += [verdict, *_judge_jointly(case, ranking)]
     verdicts += [*_judge_score(case), *_judge_labels(case)]
     return Judgement(window, reference.kind, tuple(verdicts), ranking)
+
+
+def judge_labels(window: Window, reference: Reference, settings: DriftSettings) -> Verdict | None:
+    """The family of labels alone, of a window of labels that have matured; None where either side has too few."""
+    new = window.sample.thin(settings.most_rows, settings.seed)
+    found = _judge_labels(_Case(window, reference, reference.sample, new, settings))
+    return found[0] if found else None
 
 
 def _refuse_few(case: _Case, flagged: Sequence[Finding]) -> Verdict:
