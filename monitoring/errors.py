@@ -63,3 +63,11 @@ class UnreadableBody(PermanentError):
 
 class SkewFound(PermanentError):
     """Served rows are not what the batch path makes of the same events."""
+
+
+class AlertError(PermanentError):
+    """There is no such alert, or it cannot be acknowledged or silenced as asked."""
+
+
+class AlertmanagerUnavailable(TemporaryError):
+    """Alertmanager does not answer."""

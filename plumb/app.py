@@ -18,7 +18,23 @@ from typing import Annotated
 import typer
 
 from features.errors import PlumblineError, TemporaryError
-from plumb import audit, demo, drift, events, features, models, monitors, pipelines, rollouts, runs, serving, stream, up, users
+from plumb import (
+    alerts,
+    audit,
+    demo,
+    drift,
+    events,
+    features,
+    models,
+    monitors,
+    pipelines,
+    rollouts,
+    runs,
+    serving,
+    stream,
+    up,
+    users,
+)
 from plumb.settings import prepare_native_libraries, read_settings
 
 EXIT_PERMANENT = 2
@@ -64,7 +80,7 @@ def configure(
 
 def register_commands() -> None:
     """Hang every sub-command onto the root, once."""
-    for group in (events, features, pipelines, runs, models, stream, audit, users, rollouts, drift, monitors):
+    for group in (events, features, pipelines, runs, models, stream, audit, users, rollouts, alerts, drift, monitors):
         root.add_typer(group.app, name=group.__name__.rpartition(".")[2])
     root.command("serve")(serving.serve)
     root.command("score")(serving.score)

@@ -218,6 +218,14 @@ def alone(workspace: Workspace) -> Iterator[Callable[[dict[str, Any]], None]]:
         yield describe
 
 
+def read_plane(settings: Settings) -> dict[str, Any]:
+    """What the workspace's running plane says of itself: its process, addresses of ``inference`` and ``admin``, and those of
+    ``prometheus`` and ``alertmanager`` where it has started them. Empty where none runs."""
+    path = settings.workspace.services() / LOCK_FILE
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8") or "{}") if is_held(path) else {}
+    return facts
+
+
 def is_held(path: Path) -> bool:
     """Whether a plane holds this lock file."""
     if not path.exists():
