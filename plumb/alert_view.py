@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from plumb.instants import show_instant
 
@@ -47,18 +46,23 @@ START = {
 
 
 def show_list(alerts: Sequence[Alert], now_us: int) -> None:
-    """One line an alert."""
+    """Two lines an alert; in columns that a narrow terminal holds, too."""
     if not alerts:
         console.print("nothing calls for anybody")
-        return
-    table = Table("alert", "severity", "name", "about", "for", "state", "what")
+    widths = [max((len(text) for text in column), default=0) for column in zip(*map(_heads, alerts), strict=True)]
     for alert in alerts:
+        severity, *heads = (text.ljust(width) for text, width in zip(_heads(alert), widths, strict=True))
         colour = COLOURS.get(alert.severity, "default") if alert.state == "new" else "dim"
-        table.add_row(
-            alert.id, f"[{colour}]{alert.severity}[/{colour}]", alert.name, escape(alert.subject),
-            _lasted(now_us - alert.since_us), escape(_state(alert)), escape(alert.summary),
-        )  # fmt: skip
-    console.print(table)
+        words = "  ".join(map(escape, [*heads, f"{_lasted(now_us - alert.since_us)}, {_state(alert)}"]))
+        line = (
+            f"{alert.id}  [{colour}]{severity}[/{colour}]  {words}  {_lasted(now_us - alert.since_us)}, {escape(_state(alert))}"
+        )
+        console.print(line, highlight=False, soft_wrap=True)
+        console.print(f"          {escape(alert.summary)}", highlight=False, soft_wrap=True)
+
+
+def _heads(alert: Alert) -> tuple[str, str, str]:
+    return alert.severity, alert.name, alert.subject
 
 
 def show_alert(alert: Alert, rollout: Standing | None, now_us: int) -> None:
