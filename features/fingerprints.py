@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
+import pyarrow as pa
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
@@ -36,7 +37,10 @@ def hash_values(columns: Sequence[Sequence[Any]], rows: int) -> Ints:
     """
     if not columns:
         return np.repeat(_hash([b"[]"]), rows)
-    return _hash(list(map(orjson.dumps, zip(*columns, strict=True))))
+    # Profiles and candidates repeat a lot: what is distinct is hashed once.
+    first, place = _find_distinct([pa.array(column) for column in columns])
+    distinct = [[column[row] for row in first] for column in columns]
+    return _hash(list(map(orjson.dumps, zip(*distinct, strict=True))))[place]
 
 
 def hash_inputs(state_hash: Ints, profile_hash: Ints, request: Sequence[Sequence[Any]]) -> Ints:
@@ -46,8 +50,21 @@ def hash_inputs(state_hash: Ints, profile_hash: Ints, request: Sequence[Sequence
         request: one sequence of n values for each request field, in the view's order.
     """
     asked = hash_values(request, len(state_hash))
-    rows = zip(state_hash.tolist(), profile_hash.tolist(), asked.tolist(), strict=True)
-    return _hash([_THREE.pack(*row) for row in rows])
+    first, place = _find_distinct([pa.array(column) for column in (state_hash, profile_hash, asked)])
+    rows = zip(state_hash[first].tolist(), profile_hash[first].tolist(), asked[first].tolist(), strict=True)
+    return _hash([_THREE.pack(*row) for row in rows])[place]
+
+
+def _find_distinct(columns: Sequence[pa.Array]) -> tuple[list[int], Ints]:
+    """The first row of each distinct row, and for every row which of these it equals."""
+    place = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        values = column.dictionary_encode()
+        codes = place * len(values.dictionary) + values.indices.to_numpy()
+        place = pa.array(codes).dictionary_encode().indices.to_numpy().astype(np.int64)
+    first = np.empty(int(place.max(initial=-1)) + 1, np.int64)
+    first[place[::-1]] = np.arange(len(place))[::-1]
+    return first.tolist(), place
 
 
 def _digest(content: bytes) -> bytes:
@@ -55,7 +72,4 @@ def _digest(content: bytes) -> bytes:
 
 
 def _hash(contents: Sequence[bytes]) -> Ints:
-    known: dict[bytes, bytes] = {}
-    # Profiles and candidates repeat a lot: most rows find their hash.
-    digests = [known.get(content) or known.setdefault(content, _digest(content)) for content in contents]
-    return np.frombuffer(b"".join(digests), "<i8")
+    return np.frombuffer(b"".join(map(_digest, contents)), "<i8")
