@@ -21,8 +21,8 @@ from features.layout import DAY_S
 from monitoring.early_labels import (
     FALLS,
     UNKNOWN,
+    Bets,
     Cohorts,
-    Test,
     Watch,
     estimate_rate,
     learn_baseline,
@@ -41,7 +41,7 @@ VOLUMES: Final = (500, 2_000, 8_000)
 SIZES: Final = (0.1, 0.2, 0.4)
 CAMPAIGNS: Final = 200
 NULL_CAMPAIGNS: Final = 500
-TEST: Final = Test(FALLS, SETTINGS.estimate_tolerance, 30 / SETTINGS.estimate_alarms_per_month)
+BETS: Final = Bets(FALLS, SETTINGS.estimate_tolerance, 30 / SETTINGS.estimate_alarms_per_month)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def follow(rows: Cohorts) -> tuple[Watch, Watch]:
     """Both alarms' courses over the watched days."""
     baseline = learn_baseline(rows, REFERENCE_DAYS, LONGEST_DELAY + 1)
     span = (REFERENCE_DAYS, REFERENCE_DAYS + WATCHED_DAYS)
-    return watch_early(rows, baseline, span, TEST), watch_matured(rows, baseline, span, TEST)
+    return watch_early(rows, baseline, span, BETS), watch_matured(rows, baseline, span, BETS)
 
 
 def days_until(watch: Watch) -> float:
@@ -139,7 +139,7 @@ def show_nulls(console: Console, campaigns: int) -> None:
         a_month = alarmed[0] / campaigns / (WATCHED_DAYS / 30)
         table.add_row(
             f"{volume:,}", f"{alarmed[0]} ({alarmed[0] / campaigns:.1%})", f"{alarmed[1]} ({alarmed[1] / campaigns:.1%})",
-            f"{a_month:.3f}", f"{SETTINGS.estimate_alarms_per_month}", f"{WATCHED_DAYS / TEST.most:.0%}",
+            f"{a_month:.3f}", f"{SETTINGS.estimate_alarms_per_month}", f"{WATCHED_DAYS / BETS.most:.0%}",
         )  # fmt: skip
     console.print(table)
 

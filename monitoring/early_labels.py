@@ -83,7 +83,7 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Test:
+class Bets:
     """What is bet on.
 
     Attributes:
@@ -175,7 +175,7 @@ def learn_baseline(rows: Cohorts, day: int, days: int, *, own: npt.NDArray[np.bo
     return Baseline(within, outcomes / expected if outcomes and expected else 1.0, outcomes)
 
 
-def watch_early(rows: Cohorts, baseline: Baseline, span: tuple[int, int], test: Test) -> Watch:
+def watch_early(rows: Cohorts, baseline: Baseline, span: tuple[int, int], bets: Bets) -> Watch:
     """Watch outcomes as they come, day by day.
 
     Args:
@@ -183,7 +183,7 @@ def watch_early(rows: Cohorts, baseline: Baseline, span: tuple[int, int], test: 
         span: first day, and the day after the last one that is complete.
     """
     days = np.arange(*span)
-    score = np.minimum(rows.score * baseline.ratio * test.margin, HIGHEST)
+    score = np.minimum(rows.score * baseline.ratio * bets.margin, HIGHEST)
     outcomes, expected = np.zeros(len(days), np.int64), np.zeros(len(days))
     for j in range(len(baseline.within)):
         before = baseline.within[j - 1] if j else 0.0
@@ -193,18 +193,18 @@ def watch_early(rows: Cohorts, baseline: Baseline, span: tuple[int, int], test: 
         chance = score[counted] * (baseline.within[j] - before) / (1 - score[counted] * before)
         expected += np.bincount(at[counted], weights=chance, minlength=len(days))
         outcomes += np.bincount(at[counted & (rows.lag == j)], minlength=len(days))
-    return _follow(days, outcomes, expected, test)
+    return _follow(days, outcomes, expected, bets)
 
 
-def watch_matured(rows: Cohorts, baseline: Baseline, span: tuple[int, int], test: Test) -> Watch:
+def watch_matured(rows: Cohorts, baseline: Baseline, span: tuple[int, int], bets: Bets) -> Watch:
     """The same watch by labels that have matured: a day's rows count as a whole, once no outcome of them can come any more."""
     days = np.arange(*span)
     at = rows.day + len(baseline.within) - 1 - span[0]
     counted = (at >= 0) & (at < len(days))
-    score = np.minimum(rows.score * baseline.ratio * test.margin, HIGHEST)
+    score = np.minimum(rows.score * baseline.ratio * bets.margin, HIGHEST)
     expected = np.bincount(at[counted], weights=score[counted], minlength=len(days)).astype(np.float64)
     outcomes = np.bincount(at[counted & (rows.lag >= 0)], minlength=len(days))
-    return _follow(days, outcomes, expected, test)
+    return _follow(days, outcomes, expected, bets)
 
 
 def estimate_rate(rows: Cohorts, baseline: Baseline, day: int, *, since: int) -> FinalRate | None:
@@ -227,22 +227,22 @@ def estimate_rate(rows: Cohorts, baseline: Baseline, day: int, *, since: int) ->
     return FinalRate(rate, low, high, mean, outcomes, expected_now / float(score.sum()))
 
 
-def _follow(days: Ints, outcomes: Ints, expected: Floats, test: Test) -> Watch:
+def _follow(days: Ints, outcomes: Ints, expected: Floats, bets: Bets) -> Watch:
     """Wealth and alarms of a course of counts; sums in logs, since wealth grows beyond any float.
 
     Args:
         expected: by the baseline with the test's margin.
     """
-    log_wealth = np.full(len(test.factors), -math.inf)
+    log_wealth = np.full(len(bets.factors), -math.inf)
     path, alarmed = np.zeros(len(days)), np.zeros(len(days), np.bool_)
     stands = False
     for number in range(len(days)):
-        log_bet = outcomes[number] * np.log(test.factors) + (1 - test.factors) * expected[number]
+        log_bet = outcomes[number] * np.log(bets.factors) + (1 - bets.factors) * expected[number]
         log_wealth = np.logaddexp(log_wealth, 0.0) + log_bet
-        mean = float(np.logaddexp.reduce(log_wealth)) - math.log(len(test.factors))
-        stands = mean >= math.log(test.most) or (stands and mean >= 0)
+        mean = float(np.logaddexp.reduce(log_wealth)) - math.log(len(bets.factors))
+        stands = mean >= math.log(bets.most) or (stands and mean >= 0)
         path[number], alarmed[number] = math.exp(min(mean, 700.0)), stands
-    return Watch(days, outcomes, expected / test.margin, path, alarmed)
+    return Watch(days, outcomes, expected / bets.margin, path, alarmed)
 
 
 def _within(within: Floats, age: Ints) -> Floats:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.layout import DAY_S
-from monitoring.early_labels import FALLS, RISES, UNKNOWN, Cohorts, Test, Watch, estimate_rate, learn_baseline, watch_early
+from monitoring.early_labels import FALLS, RISES, UNKNOWN, Bets, Cohorts, Watch, estimate_rate, learn_baseline, watch_early
 from monitoring.label_maturity import DAY_US, NEVER_KNOWN, Answers
 from monitoring.monitor_settings import MonitorSettings
 from monitoring.verdicts import Finding, Outcome, Severity, Verdict
@@ -136,7 +136,7 @@ def judge_early_labels(served: Served, answers: Answers, settings: MonitorSettin
     baseline = learn_baseline(rows, span[0], longest, own=own)
     most = 2 * 30 / settings.estimate_alarms_per_month  # half of the alarms for a fall, half for a rise
     mine = Cohorts(rows.day[own], rows.score[own], rows.lag[own])
-    tests = {"fall": Test(FALLS, settings.estimate_tolerance, most), "rise": Test(RISES, settings.estimate_tolerance, most)}
+    tests = {"fall": Bets(FALLS, settings.estimate_tolerance, most), "rise": Bets(RISES, settings.estimate_tolerance, most)}
     watches = {name: watch_early(mine, baseline, span, test) for name, test in tests.items()}
     evidence |= {"baseline_ratio": baseline.ratio, "baseline_outcomes": baseline.outcomes, "threshold": most,
                  "within_days": longest}  # fmt: skip
