@@ -7,6 +7,7 @@ the callers read both sides.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -23,16 +24,16 @@ NEW, ACKED, SILENCED, INHIBITED = "new", "acked", "silenced", "inhibited"
 RUNBOOKS: Final = "docs/runbooks"
 BLIND: Final = "MonitorBlind"
 OF_MONITORS: Final = (
-    (("drift.",), "DriftFound", "drift"),
-    (("skew",), "SkewFound", "skew"),
-    (("freshness",), "FeaturesStale", "stream"),
-    (("quality",), "DataQualityFails", "drift"),
-    (("labels", "maturity"), "LabelsLate", "labels"),
-    (("estimate", "evaluation", "performance"), "PerformanceFalls", "labels"),
-    (("runs",), "PipelineFailed", "pipelines"),
-    (("",), "VerdictFails", "monitors"),
+    (r"drift(\..*)?", "DriftFound", "drift"),
+    ("skew", "SkewFound", "skew"),
+    ("freshness", "FeaturesStale", "stream"),
+    ("quality", "DataQualityFails", "drift"),
+    ("maturity", "LabelsLate", "labels"),
+    ("labels|early_labels|estimate", "PerformanceFalls", "labels"),
+    ("runs", "PipelineFailed", "pipelines"),
+    (".*", "VerdictFails", "monitors"),
 )
-"""First words of a monitor's name, the alert that its failure is (``manifests/monitoring/rules``), and the runbook."""
+"""Names of monitors as a pattern, the alert that their failure is (``manifests/monitoring/rules``), and its runbook."""
 SUBJECTS: Final = ("subject", "service", "model", "view", "pipeline", "monitor", "job")
 """Labels that say what an alert is about, the most telling first."""
 ID_CHARACTERS: Final = 8
@@ -132,7 +133,7 @@ def name_verdict(verdict: Verdict) -> tuple[str, str]:
         return "CanaryDrifts", f"{RUNBOOKS}/rollout.md"
     if verdict.outcome is Outcome.INCONCLUSIVE:
         return BLIND, f"{RUNBOOKS}/monitors.md"
-    name, runbook = next((name, page) for starts, name, page in OF_MONITORS if verdict.monitor.startswith(starts))
+    name, runbook = next((name, page) for pattern, name, page in OF_MONITORS if re.fullmatch(pattern, verdict.monitor))
     return name, f"{RUNBOOKS}/{runbook}.md"
 
 
@@ -163,7 +164,7 @@ def _of_verdict(verdict: Verdict, standing: Standing, acks: Mapping[tuple[str, i
     service = "" if colon else verdict.subject.partition("/")[0]
     ack = acks.get((alert_id, since_us))
     return Alert(
-        alert_id, name, PAGE, verdict.subject, service, named if kind == "model" else "",
+        alert_id, name, PAGE, verdict.subject, service, named.partition("/")[0] if kind == "model" else "",
         f"{verdict.subject}: {verdict.monitor} {'fails' if verdict.outcome is Outcome.FAIL else 'cannot judge'}",
         verdict.text, runbook, since_us, NEW if ack is None else ACKED, "" if ack is None else ack.who, {}, verdict.monitor,
         verdict.evidence, ack,

@@ -54,10 +54,7 @@ def show_list(alerts: Sequence[Alert], now_us: int) -> None:
         severity, *heads = (text.ljust(width) for text, width in zip(_heads(alert), widths, strict=True))
         colour = COLOURS.get(alert.severity, "default") if alert.state == "new" else "dim"
         words = "  ".join(map(escape, [*heads, f"{_lasted(now_us - alert.since_us)}, {_state(alert)}"]))
-        line = (
-            f"{alert.id}  [{colour}]{severity}[/{colour}]  {words}  {_lasted(now_us - alert.since_us)}, {escape(_state(alert))}"
-        )
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(f"{alert.id}  [{colour}]{severity}[/{colour}]  {words}", highlight=False, soft_wrap=True)
         console.print(f"          {escape(alert.summary)}", highlight=False, soft_wrap=True)
 
 
