@@ -4,7 +4,8 @@
 ``GET`` on the collection, ``/healthz`` and ``/metrics``. As in Kubernetes, ``metadata.resourceVersion`` is an optimistic
 lock: a PUT must name the version it read, a PATCH may ``test`` it, and an old one gets 409 Conflict. A failed ``test`` of
 anything else gets 422. An answer of 200 means that the document is on disk, that new requests follow it, and that no request
-will any more be answered by a revision that it took off.
+will any more be answered by a revision that it took off. What cannot be written gets 507, except less for a canary: that takes
+effect at once, and ``status.conditions`` says ``Recorded`` False until it is on disk.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from features.errors import PlumblineError
 from inference.plane.document import API_VERSION, NAMESPACE
-from inference.plane.errors import ConflictError, DocumentError, PatchError
+from inference.plane.errors import ConflictError, DocumentError, NotRecorded, PatchError
 from inference.plane.patch import apply_patch
 
 COLLECTION: Final = f"/apis/{API_VERSION}/namespaces/{NAMESPACE}/inferenceservices"
@@ -31,11 +32,13 @@ REASONS: Final = {
     HTTPStatus.CONFLICT: "Conflict",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "UnsupportedMediaType",
     HTTPStatus.UNPROCESSABLE_ENTITY: "Invalid",
+    HTTPStatus.INSUFFICIENT_STORAGE: "NotRecorded",
 }
 STATUS_OF: Final[dict[type[PlumblineError], HTTPStatus]] = {
     ConflictError: HTTPStatus.CONFLICT,
     DocumentError: HTTPStatus.UNPROCESSABLE_ENTITY,
     PatchError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NotRecorded: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 
 Change = Callable[[dict[str, Any] | None], dict[str, Any]]

@@ -1,4 +1,8 @@
-"""The services of a plane as their documents: checked, versioned, and on disk before anybody acts on them."""
+"""The services of a plane as their documents: checked, versioned, and on disk before anybody acts on them.
+
+One thing does not wait for the disk: that a canary gets less. Where its record cannot be written, it is written into room that
+was reserved for it (``reserve``), takes effect, and is pending until the record can be written too.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,11 @@ import orjson
 
 from features.errors import explain
 from inference.plane.document import NAMESPACE, Service, read_service
-from inference.plane.errors import ConflictError, DocumentError
+from inference.plane.errors import ConflictError, DocumentError, NotRecorded
+from inference.plane.reserve import Lowered, Reserve
 
 SUFFIX: Final = ".json"
+RESERVED: Final = ".reserve"
 
 
 class Documents:
@@ -22,6 +28,9 @@ class Documents:
 
     A file holds the document and, where it came from a file of the operator's, what that file said: the same file again
     changes nothing, however far a rollout has moved the weights since.
+
+    Attributes:
+        pending: why the newest document of a service is not on disk yet, by its name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,12 +43,15 @@ class Documents:
         folder.mkdir(parents=True, exist_ok=True)
         self._stored: dict[str, dict[str, Any]] = {}
         self._services: dict[str, Service] = {}
+        self._on_disk: dict[str, int] = {}
+        self.pending: dict[str, str] = {}
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             record = _read_record(path)
-            self._stored[path.stem] = record
             try:
-                self._services[path.stem] = read_service(record["document"])
-            except DocumentError as error:
+                self._on_disk[path.stem] = int(record["document"]["metadata"]["resourceVersion"])
+                self._stored[path.stem] = self._lower(path.stem, record)
+                self._services[path.stem] = read_service(self._stored[path.stem]["document"])
+            except (DocumentError, KeyError, ValueError, TypeError) as error:
                 raise _damaged(path, str(error)) from error
 
     def names(self) -> list[str]:
@@ -56,7 +68,7 @@ class Documents:
         return None if record is None else copy.deepcopy(record["document"])
 
     def write(self, name: str, document: Mapping[str, Any], now_us: int, *, applied: object = None) -> Service:
-        """Check and store the next version of a document.
+        """Check and store the next version of a document. A reduction is taken though it cannot be stored; it is pending then.
 
         Args:
             name: of the service; the document must have the same.
@@ -66,6 +78,7 @@ class Documents:
         Raises:
             DocumentError: the document is not one that this plane can run.
             ConflictError: it has changed since the caller read it, or is already there.
+            NotRecorded: it could not be written, and takes no effect.
         """
         service = read_service(document)
         if service.name != name:
@@ -86,9 +99,55 @@ class Documents:
             "document": {**{key: value for key, value in document.items() if key != "status"}, "metadata": metadata},
             "applied": stored["applied"] if stored and applied is None else applied,
         }
-        _write_record(self._folder / f"{name}{SUFFIX}", record)
+        try:
+            self._write_record(name, record)
+        except OSError as error:
+            if not _lowers(self._services.get(name), service):
+                raise _not_recorded(name, error) from error
+            self.pending[name] = self._reserve_lower(name, int(metadata["resourceVersion"]), service, error)
         self._stored[name], self._services[name] = copy.deepcopy(record), service
         return service
+
+    def write_pending(self) -> list[str]:
+        """Write what could not be written before; the names of the services whose documents are on disk again."""
+        written = []
+        for name in list(self.pending):
+            try:
+                self._write_record(name, self._stored[name])
+            except OSError:
+                continue
+            written.append(name)
+        return written
+
+    def _write_record(self, name: str, record: Mapping[str, Any]) -> None:
+        self._reserve(name).prepare()  # first: a record that has no room for its own reduction is not taken
+        _write_file(self._folder / f"{name}{SUFFIX}", record)
+        self._on_disk[name] = int(record["document"]["metadata"]["resourceVersion"])
+        self.pending.pop(name, None)
+
+    def _reserve_lower(self, name: str, version: int, service: Service, error: OSError) -> str:
+        """Write a reduction into its reserved room; why it is pending, and what a restart would make of it."""
+        percent = service.canary.percent if service.canary else 0
+        try:
+            self._reserve(name).write(Lowered(self._on_disk[name], version, percent))
+        except OSError as worse:
+            return f"{error}; not even the reserved room ({worse}): a restart would bring back what was written last"
+        return f"{error}; the reserved room holds {percent} % for the canary, also after a restart"
+
+    def _lower(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
+        """A record as it was read, at the share that its reserved room says."""
+        lowered = self._reserve(name).read(self._on_disk[name])
+        canaries = record["document"]["spec"].get("canary")
+        if lowered is None or not canaries:
+            return record
+        document = copy.deepcopy(record["document"])
+        document["spec"]["canary"][0]["trafficPercent"] = min(lowered.percent, canaries[0]["trafficPercent"])
+        document["metadata"]["resourceVersion"] = str(lowered.version)
+        self.pending[name] = f"lowered to {lowered.percent} % while the disk was full"
+        return {**record, "document": document}
+
+    def _reserve(self, name: str) -> Reserve:
+        return Reserve(self._folder / f"{name}{RESERVED}")
 
     def apply_file(self, content: Mapping[str, Any], now_us: int) -> bool:
         """Bring in the operator's file; whether it changed anything. One that says what it last said changes nothing.
@@ -108,8 +167,10 @@ class Documents:
     def delete(self, name: str) -> None:
         """Forget a service."""
         (self._folder / f"{name}{SUFFIX}").unlink()
+        self._reserve(name).remove()
         _sync(self._folder)
-        del self._stored[name], self._services[name]
+        del self._stored[name], self._services[name], self._on_disk[name]
+        self.pending.pop(name, None)
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -122,12 +183,27 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _write_record(path: Path, record: Mapping[str, Any]) -> None:
+def _lowers(before: Service | None, after: Service) -> bool:
+    """Whether all that changes is that the canary gets less, or is gone."""
+    if before is None or before.canary is None:
+        return False
+    same = (before.stable, before.logger, before.split) == (after.stable, after.logger, after.split)
+    if after.canary is None:
+        return same
+    canary = (before.canary.predictor, before.salt) == (after.canary.predictor, after.salt)
+    return same and canary and after.canary.percent < before.canary.percent
+
+
+def _write_file(path: Path, record: Mapping[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(orjson.dumps(record, option=orjson.OPT_INDENT_2))
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("wb") as file:
+            file.write(orjson.dumps(record, option=orjson.OPT_INDENT_2))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)  # half a record would hold on to room that the next one needs
+        raise
     temporary.replace(path)
     _sync(path.parent)
 
@@ -138,6 +214,13 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _not_recorded(name: str, error: OSError) -> NotRecorded:
+    return NotRecorded(
+        explain("document cannot be written", which=name, expected="room on disk", got=str(error),
+                next_step="make room; only less for the canary, or none, is taken meanwhile")
+    )  # fmt: skip
 
 
 def _damaged(path: Path, got: str) -> DocumentError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.errors import PermanentError
+from features.errors import PermanentError, TemporaryError
 
 
 class DocumentError(PermanentError):
@@ -11,6 +11,10 @@ class DocumentError(PermanentError):
 
 class ConflictError(PermanentError):
     """A document has changed since the caller read it; the admin API answers 409 with this line."""
+
+
+class NotRecorded(TemporaryError):
+    """A document could not be written, and nothing was changed; the admin API answers 507 with this line."""
 
 
 class PatchError(PermanentError):

@@ -41,8 +41,13 @@ class PlaneMetrics:
         self.restarts = Gauge(
             "plumb_plane_restarts", "Times that a revision's process ended unasked.", names, registry=registry
         )
+        self.pending = Gauge(
+            "plumb_plane_pending", "1 while a service's newest document, which lowered its canary, is not on disk yet.",
+            ["service"], registry=registry,
+        )  # fmt: skip
         self.events_sent = Counter("plumb_plane_events_sent", "CloudEvents that the sink took.", ["service"], registry=registry)
         self.events_dropped = Counter(
-            "plumb_plane_events_dropped", "CloudEvents that were not sent, by reason: queue_full, refused, timeout, stopped.",
+            "plumb_plane_events_dropped",
+            "CloudEvents that were not sent, by reason: queue_full, refused, timeout, stopped, unwritable, failed.",
             ["service", "reason"], registry=registry,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class Outside:
 
 
 class Plane:
-    """Runs the services of one folder of documents. Every change is on disk before anybody acts on it."""
+    """Runs the services of one folder of documents. Every change is on disk before anybody acts on it, but for less traffic."""
 
     def __init__(self, settings: PlaneSettings, documents: Documents, outside: Outside) -> None:
         self._settings = settings
@@ -67,14 +68,20 @@ class Plane:
         server = web.Server(self._proxy.handle, request_factory=self._read_request, access_log=None)
         inference = web.ServerRunner(server, shutdown_timeout=grace_s)
         admin = web.AppRunner(build_admin(self, self._metrics.registry), access_log=None, shutdown_timeout=grace_s)
+        ports = _bind(self._settings.port, "--port"), _bind(self._settings.admin_port, "--admin-port")
+        self._address, admin_address = (f"http://{LOOPBACK}:{port.getsockname()[1]}" for port in ports)
+        writing = asyncio.create_task(self._write_pending())
         try:
-            self._address = await _listen(inference, self._settings.port, "--port")
-            admin_address = await _listen(admin, self._settings.admin_port, "--admin-port")
+            # Who may ask finds every service: one that has no group yet would look as if it did not exist.
             for name in self._documents.names():
                 self._groups[name] = self._build(self._service(name))
+                self._show_pending(name)
+            await _listen(inference, ports[0], "--port")
+            await _listen(admin, ports[1], "--admin-port")
             announce(self._address, admin_address)
             await stopping.wait()
         finally:
+            writing.cancel()
             await admin.cleanup()
             await inference.cleanup()
             await asyncio.gather(*(group.stop() for group in self._groups.values()))
@@ -86,18 +93,24 @@ class Plane:
     def show(self, name: str) -> dict[str, Any] | None:
         """A service's document with its status; None where there is none."""
         document, group = self._documents.read(name), self._groups.get(name)
-        return None if document is None or group is None else {**document, "status": group.status(self._address)}
+        if document is None or group is None:
+            return None
+        status, trouble = group.status(self._address), self._documents.pending.get(name)
+        recorded = {"type": "Recorded", "status": "False" if trouble else "True"}
+        recorded |= {"reason": "NotOnDisk", "message": trouble} if trouble else {}
+        return {**document, "status": {**status, "conditions": [*status["conditions"], recorded]}}
 
     async def change(self, name: str, change: Change) -> dict[str, Any]:
         """Store the document that ``change`` makes of the current one, then act on it; the new one with its status.
 
         Raises:
-            DocumentError, ConflictError, PatchError: nothing was changed.
+            DocumentError, ConflictError, PatchError, NotRecorded: nothing was changed.
         """
         async with self._changing:
             document = change(self._documents.read(name))
             now_us = self._outside.clock_us()
             service = await asyncio.to_thread(self._documents.write, name, document, now_us)
+            self._show_pending(name)
             group = self._groups.get(name)
             if group is None:
                 self._groups[name] = self._build(service)
@@ -117,6 +130,23 @@ class Plane:
             self._proxy.routes.pop(name, None)
             await group.stop()
             return True
+
+    def _show_pending(self, name: str) -> None:
+        trouble = self._documents.pending.get(name)
+        self._metrics.pending.labels(name).set(bool(trouble))
+        if trouble:
+            self._outside.tell(f"{name}: in effect but not on disk: {trouble}")
+
+    async def _write_pending(self) -> None:
+        """Try again and again to write what could not be written."""
+        while True:
+            await asyncio.sleep(self._settings.rewrite_s)
+            if not self._documents.pending:
+                continue
+            async with self._changing:
+                for name in await asyncio.to_thread(self._documents.write_pending):
+                    self._show_pending(name)
+                    self._outside.tell(f"{name}: on disk again")
 
     def _build(self, service: Service) -> Group:
         for field in service.ignored:
@@ -153,7 +183,7 @@ class Plane:
             dropped.labels(service.name, reason).inc()
 
         limits = SenderLimits(self._settings.events, self._settings.event_bytes)
-        return EventSender(service.logger.url, f"{self._address}/", sent.inc, count_dropped, limits)
+        return EventSender(service.logger.url, f"{self._address}/", sent.inc, count_dropped, limits, self._outside.tell)
 
     def _read_request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
         loop = asyncio.get_running_loop()
@@ -161,14 +191,33 @@ class Plane:
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
 
 
-async def _listen(runner: web.BaseRunner, port: int, option: str) -> str:
-    """Accept connections on a loopback port; its address."""
+def _bind(port: int, option: str) -> socket.socket:
+    """Take a loopback port without accepting anything yet.
+
+    Raises:
+        PlaneError: it is taken.
+    """
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        held.bind((LOOPBACK, port))
+    except OSError as error:
+        held.close()
+        raise _taken(port, option, error) from error
+    return held
+
+
+async def _listen(runner: web.BaseRunner, held: socket.socket, option: str) -> None:
+    """Accept connections on a port that is bound."""
     await runner.setup()
     try:
-        await web.TCPSite(runner, LOOPBACK, port).start()
+        await web.SockSite(runner, held).start()
     except OSError as error:
-        raise PlaneError(
-            explain("port cannot be bound", which=f"{LOOPBACK}:{port}", expected="a free port", got=str(error),
-                    next_step=f"stop what uses it or pass another {option}")
-        ) from error  # fmt: skip
-    return f"http://{LOOPBACK}:{runner.addresses[0][1]}"
+        raise _taken(held.getsockname()[1], option, error) from error
+
+
+def _taken(port: int, option: str, error: OSError) -> PlaneError:
+    return PlaneError(
+        explain("port cannot be bound", which=f"{LOOPBACK}:{port}", expected="a free port", got=str(error),
+                next_step=f"stop what uses it or pass another {option}")
+    )  # fmt: skip

@@ -23,6 +23,7 @@ class PlaneSettings:
         drain_s: seconds that requests in flight get when their revision is taken off; then the stable one answers them.
         stop_timeout_s: seconds that a process gets to end after SIGTERM, before SIGKILL.
         keep_alive_s: seconds for which an idle connection to a server is used again; less than the server keeps it open.
+        rewrite_s: how often a document that could not be written is tried again.
         events, event_bytes: most CloudEvents of a service that wait for its sink, and most bytes of their bodies.
     """
 
@@ -40,5 +41,6 @@ class PlaneSettings:
     drain_s: float = 3.0
     stop_timeout_s: float = 15.0
     keep_alive_s: float = 1.0
+    rewrite_s: float = 1.0
     events: int = 10_000
     event_bytes: int = 64 * 1024 * 1024

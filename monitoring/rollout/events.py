@@ -1,8 +1,8 @@
 """CloudEvents about inference requests, as KServe's logger and our plane send them, and what a gate needs of each.
 
 Binary mode of CloudEvents 1.0 over HTTP: attributes are ``ce-`` headers, the body is the request's or the reply's own. Beyond
-KServe's attributes our plane names the revision in ``endpoint`` and gives ``responsestatus`` and ``latencyms``, and it sends an
-event for a failed request too, which KServe does not.
+KServe's attributes our plane names the revision in ``endpoint`` and gives ``responsestatus`` and ``latencyms``, it sends an
+event for a failed request too, which KServe does not, and it says in ``lostanswers`` how many answers it could not send.
 """
 
 from __future__ import annotations
@@ -85,6 +85,12 @@ def read_event(headers: Mapping[str, str], body: bytes) -> Asked | Answered:
         )  # fmt: skip
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UnreadableEvent(repr(error)) from error
+
+
+def read_losses(headers: Mapping[str, str]) -> tuple[str, int] | None:
+    """Who sent an event, and how many answers that sender has lost so far; None where it does not say."""
+    sender, lost = headers.get("ce-sender"), headers.get("ce-lostanswers", "")
+    return (sender, int(lost)) if sender and lost.isdecimal() else None
 
 
 def read_entities(content: Mapping[str, Any]) -> tuple[str, ...]:

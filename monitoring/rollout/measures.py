@@ -196,7 +196,7 @@ def measure_features(evidence: Evidence, price: float, needed: float) -> Measure
 
 
 def measure_labels(evidence: Evidence, _price: float, needed: float) -> Measurement:
-    """Harm is a larger log loss, or a larger bias, than stable's. Each label is settled at the share of its time that is seen."""
+    """Harm is a larger log loss, or a larger bias, than stable's. Labels are settled at their time's share, or as seen."""
     ratios = label_ratios(_mean_score(evidence))
     wealths = [
         log_wealth(table, ratios, settle(table.sum(axis=-1), share / 100)) for share, table in evidence.outcomes.by_percent()

@@ -31,7 +31,9 @@ def test_a_service_is_shown_with_its_status(plane: Threaded) -> None:
     shown = plane.get()
     assert shown["metadata"]["namespace"] == "default"
     assert int(shown["metadata"]["resourceVersion"]) > 0
-    assert shown["status"]["conditions"] == [{"type": "Ready", "status": "True"}]
+    assert shown["status"]["conditions"] == [
+        {"type": "Ready", "status": "True"}, {"type": "Recorded", "status": "True"},
+    ]  # fmt: skip
     assert shown["status"]["url"] == f"{plane.url}/v1/models/churn:predict"
     (revision,) = shown["status"]["revisions"]
     expected = {

@@ -64,7 +64,7 @@ def test_a_restart_reads_what_was_last_written(tmp_path: Path) -> None:
     assert found is not None
     assert found.canary is not None
     assert found.canary.percent == 25
-    assert [path.name for path in tmp_path.iterdir()] == ["churn.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["churn.json", "churn.reserve"]
 
 
 def test_an_unchanged_file_leaves_a_rollouts_weights_and_a_changed_one_replaces_them(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from datetime import datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 import orjson
 from planes.harness import Threaded, plane_in_thread, service, sink
 
-from inference.plane.events import RESPONSE, LoggedEvent, write_event
+from inference.plane.events import RESPONSE, EventSender, LoggedEvent, write_event
 
 
 def test_an_event_is_written_as_cloudevents_binary_mode_says() -> None:
@@ -124,7 +125,62 @@ def test_a_sink_that_comes_back_gets_what_waited_and_one_that_refuses_loses_it(t
             plane.predict(f"u{number}")
         with sink(port=port) as late:
             plane.until(lambda: len(late.events) == 10)
+            about = [orjson.loads(body)["instances"][0]["entity_id"] for _, body in late.of("request")]
+        assert sorted(about) == [f"u{number}" for number in range(5)]
+        assert plane.metric("plumb_plane_events_sent_total", service="churn") == 10
+        assert plane.metric("plumb_plane_events_dropped_total", service="churn") == 0
         with sink(status=500) as broken:
             plane.patch({"op": "replace", "path": "/spec/predictor/logger/url", "value": broken.url})
             plane.predict("u9")
             plane.until(lambda: plane.metric("plumb_plane_events_dropped_total", reason="refused") == 2)
+            assert len(broken.events) == 2
+            assert plane.predict("u10").status_code == 200  # and no request suffers
+        assert plane.metric("plumb_plane_events_sent_total", service="churn") == 10
+
+
+def test_an_event_that_cannot_be_written_is_counted_and_the_next_ones_are_sent(tmp_path: Path) -> None:
+    """As many as there are workers: each has met one, and all go on."""
+
+    async def scenario(url: str) -> tuple[list[str], int]:
+        lost: list[str] = []
+        sent: list[None] = []
+        sender = EventSender(url, "http://127.0.0.1/", lambda: sent.append(None), lost.append)
+        for number in range(8):
+            event_id = "two\nlines" if number < 4 else f"r{number}"
+            sender.offer(
+                LoggedEvent(RESPONSE, event_id, 1_740_830_400_000_250, "churn", "v2", "application/json", b"{}", 200, 1.0)
+            )
+        await sender.close(grace_s=20)
+        return lost, len(sent)
+
+    with sink() as received:
+        lost, sent = asyncio.run(scenario(received.url))
+        told = [(headers["ce-id"], headers["ce-lostanswers"]) for headers, _ in received.events]
+        senders = {headers["ce-sender"] for headers, _ in received.events}
+    assert (lost, sent) == (["unwritable"] * 4, 4)
+    assert sorted(name for name, _ in told) == [f"r{number}" for number in range(4, 8)]
+    assert max(told) == ("r7", "4")  # each says how many were lost when it was sent
+    assert len(senders) == 1
+
+
+def test_a_worker_that_fails_is_replaced_and_the_operator_is_told(tmp_path: Path) -> None:
+    """What counts sent events raises once, as a bug would."""
+
+    async def scenario(url: str) -> list[str]:
+        told: list[str] = []
+        calls = iter(range(100))
+
+        def count() -> None:
+            if next(calls) < 4:
+                raise RuntimeError("a bug")
+
+        sender = EventSender(url, "http://127.0.0.1/", count, lambda _reason: None, tell=told.append)
+        for number in range(8):
+            sender.offer(LoggedEvent(RESPONSE, f"r{number}", 1, "churn", "v2", "application/json", b"{}", 200, 1.0))
+        await sender.close(grace_s=20)
+        return told
+
+    with sink() as received:
+        told = asyncio.run(scenario(received.url))
+        assert len(received.events) == 8
+    assert told == [f"an event to {received.url} was lost: RuntimeError('a bug')"] * 4

@@ -139,4 +139,47 @@ def test_what_is_too_much_or_unreadable_is_counted_and_fails_the_check() -> None
     verdict = check_collection("churn/canary", losses, START_US)
     assert verdict.outcome is Outcome.FAIL
     assert verdict.evidence["lost_share"] == 11 / 21
-    assert verdict.text == "11 of 21 events lost (9 too many, 2 unreadable)"
+    assert verdict.text == "11 of 21 events lost (9 too many, 2 unreadable, 0 never sent)"
+
+
+def sent_by(sender: str, lost: int, number: int) -> tuple[dict[str, str], bytes]:
+    """An answer whose sender says how many it has lost."""
+    headers, body = answered((f"u{number}", 0.5, None), id=f"r{number}")
+    return {**headers, "ce-sender": sender, "ce-lostanswers": str(lost)}, body
+
+
+def test_answers_that_the_plane_could_not_send_are_missing_here() -> None:
+    collector = watching()
+    # It lost 500 before anybody watched, and what it was about to send meanwhile still says 0.
+    collector.receive(*sent_by("a", 0, 0))
+    collector.receive(*sent_by("a", 500, 1))
+    assert collector.drain("churn", START_US)[1].unsent == 0
+    assert collector.drain("churn", START_US)[1].unsent == 0
+    for number in range(2, 20):
+        collector.receive(*sent_by("a", 500, number))
+    assert check_collection("churn/canary", collector.drain("churn", START_US)[1], START_US).outcome is Outcome.PASS
+    collector.receive(*sent_by("a", 503, 20))
+    collector.receive(*sent_by("a", 501, 21))  # four connections send: events overtake each other
+    losses = collector.drain("churn", START_US)[1]
+    verdict = check_collection("churn/canary", losses, START_US)
+    assert (losses.unsent, verdict.outcome) == (3, Outcome.FAIL)
+    assert verdict.text == "3 of 25 events lost (0 too many, 0 unreadable, 3 never sent)"
+    collector.receive(*sent_by("b", 70, 22))  # the plane was started anew
+    assert collector.drain("churn", START_US)[1].unsent == 3
+
+
+def test_what_is_remembered_of_requests_is_bounded_by_those_they_name() -> None:
+    collector = watching(most_waiting=1_000)
+    for number in range(30):
+        collector.receive(*asked(*(f"u{number}-{place}" for place in range(100)), id=str(number)))
+    outputs = [{"name": "score", "data": [0.5] * 100}, {"name": "degraded", "data": [""] * 100}]
+    for number in (19, 20):  # 30 requests name 3,000; the last ten of them are remembered
+        collector.receive(*event("response", {"outputs": outputs}, id=str(number), status=200, latency_ms=1.0))
+    assert len(collector.drain("churn", START_US)[0]) == 100
+    assert collector.drain("churn", START_US)[0].entity.tolist() == [hash_entity("19")]  # nobody else is known for it
+    # Answers that wait for their requests take room for each score: ten of them, and what comes then does not wait.
+    for number in range(100, 112):
+        collector.receive(*event("response", {"outputs": outputs}, id=str(number), status=200, latency_ms=1.0))
+    seen, _ = collector.drain("churn", START_US)
+    assert hash_entity("109") not in seen.entity.tolist()
+    assert {hash_entity("110"), hash_entity("111")} <= set(seen.entity.tolist())
