@@ -31,7 +31,7 @@ UV_READY := $(if $(filter uv,$(UV)),,$(TOOLS)/.ready)
 export PYTHONSAFEPATH := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup demo test e2e check bench bench-online bench-serving bench-stream bench-rollouts bench-drift audit chaos format lock clean python
+.PHONY: help setup demo test e2e check bench bench-online bench-serving bench-stream bench-rollouts bench-drift bench-early-warning audit chaos format lock clean python
 
 help:  ## list the targets (this)
 	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ bench-rollouts: $(VENV)/.ready  ## simulate rollouts: good canaries rolled back,
 
 bench-drift: $(MONITORING)/.ready  ## measure drift detection: time, false alarms of null days, seasons, delay
 	$(MONITORING)/bin/python -m benchmarks.drift
+
+bench-early-warning: $(MONITORING)/.ready  ## simulate falling conversion: the day early labels alarm beside matured ones; false alarms
+	$(MONITORING)/bin/python -m benchmarks.early_warning
 
 chaos: $(VENV)/.ready  ## kill controller, plane and servers at random while versions are rolled out (SECONDS_LONG=600)
 	PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.chaos --seconds $(SECONDS_LONG)
