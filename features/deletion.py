@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from features import predictions, served_labels
+from features import audiences, predictions, served_labels
 from features.declarations import Catalog
 from features.deletion_records import DeletionRecords, Request
 from features.errors import TemporaryError
@@ -143,6 +143,9 @@ def _purges(task: Deletion, entity_ids: list[str]) -> dict[str, Callable[[], int
     folder = workspace.served_labels("any").parent
     for model in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ():
         steps[f"labels of {model}"] = partial(served_labels.erase, workspace.served_labels(model), entity_ids)
+    folder = workspace.audiences("any").parent
+    for model in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ():
+        steps[f"audiences of {model}"] = partial(audiences.erase, workspace.audiences(model), entity_ids)
     return steps
 
 

@@ -60,7 +60,7 @@ def plant_campaigns(workspace: Workspace, *, users: int = 240, seed: int = 3) ->
 
 def _buy(user: int, rng: np.random.Generator, rows: list[dict[str, object]]) -> list[float]:
     """A purchase every six days or so, until the user goes quiet; nine in ten of the favourite category."""
-    day, days, quiet = rng.uniform(0, 10), list[float](), rng.uniform(60, 3 * DAYS)
+    day, days, quiet = rng.uniform(0, 10), list[float](), rng.uniform(30, 1.5 * DAYS)
     while day < min(DAYS, quiet):
         favourite = rng.random() < 0.9
         category = favourite_of(user) if favourite else str(rng.choice(CATEGORIES))
