@@ -30,6 +30,7 @@ from models.aliases import champion_of
 from models.cutoffs import TEST
 from models.evaluation import Champion
 from models.lineage import Lineage, jsonable
+from models.slot_learning import predict_observed
 from models.specs import LabelSpec, ModelSpec, load_spec
 from models.train import EVALUATED_FILE, predict
 from models.versions import ModelVersion, load
@@ -79,9 +80,12 @@ def score_champion(workspace: Workspace, model: str, rows_path: Path) -> Champio
     rebuilt = catalog.view_hash(current) != champion.view_hash
     inputs = rebuild_inputs(workspace, catalog, view, rows) if rebuilt else rows
     choice = choose_network(champion, int(pc.min(rows["now"].cast(pa.int64())).as_py()))
+    if spec.slots is not None and choice.network == SERVED:
+        # What is served corrects for sending hours and cannot say where actions are seen; the judged one says it.
+        choice = Choice(EVALUATED, overlaps=False, note="its evaluated network, which says where actions are seen")
     about: dict[str, Any] = {"version": champion.version, "network": choice.network, "overlaps": choice.overlaps}
     about |= {"view": view.key, "rebuilt": rebuilt, "run_id": champion.run_id, "note": choice.note}
-    return Champion(about, score_rows(champion, choice, plan_graph(catalog, view), inputs))
+    return Champion(about, score_rows(champion, choice, plan_graph(catalog, view), inputs, hours=spec.slots is not None))
 
 
 def find_obstacle(champion: ModelVersion, spec: ModelSpec) -> str:
@@ -119,14 +123,17 @@ def choose_network(champion: ModelVersion, test_begins_us: int) -> Choice:
     return Choice(EVALUATED, overlaps=True, note=note)
 
 
-def score_rows(champion: ModelVersion, choice: Choice, plan: GraphPlan, rows: pa.Table) -> NDArray[np.float64]:
-    """(n,) scores of rows by the champion's graph and the chosen network."""
+def score_rows(
+    champion: ModelVersion, choice: Choice, plan: GraphPlan, rows: pa.Table, *, hours: bool = False
+) -> NDArray[np.float64]:
+    """(n,) scores of rows by the champion's graph and the chosen network; (n, 168) where it sees actions, of ``hours``."""
     finish = load_finisher(champion.path / SAVED_MODEL, plan)
     network = None if choice.network == SERVED else keras.models.load_model(champion.path / EVALUATED_FILE)
+    ask = predict_observed if hours else predict
     scores = []
     for start in range(0, rows.num_rows, BATCH_ROWS):
         outputs = finish(rows.slice(start, BATCH_ROWS))
-        scores.append(outputs["score"].astype(np.float64) if network is None else predict(network, outputs["transformed"]))
+        scores.append(outputs["score"].astype(np.float64) if network is None else ask(network, outputs["transformed"]))
     return np.concatenate(scores)
 
 

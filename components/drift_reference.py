@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from components.declarations import declarations_of
 from features.declarations import Field
 from features.reference import REFERENCE_FILE, ReferenceFacts, write_reference
+from features.zones import CLOCK_FEATURES
 from models.cutoffs import COLD
 from models.evaluation import Evaluation
 from transforms.export import MODEL_RECORD, SAVED_MODEL, load_finisher
@@ -24,7 +25,7 @@ from transforms.plan import plan_graph
 MOST_ROWS: Final = 20_000
 LEAST_ROWS: Final = 5_000
 NEWEST_PART: Final = 10
-CLOCK: Final = ("local_hour",)
+CLOCK: Final = ("local_hour", *CLOCK_FEATURES)
 """Features that tell the time of the request and nothing of the user."""
 
 
@@ -63,13 +64,17 @@ def write_drift_reference(model: str, rows_path: Path, exported: Path, evaluatio
 
 
 def name_features(outputs: Mapping[str, NDArray[Any]], rows: pa.Table, record: Mapping[str, Any]) -> dict[str, pa.Array]:
-    """Finished features by name, null where the graph says missing, and the fields that are strings."""
+    """Finished features by name, null where the graph says missing, and the fields that are strings.
+
+    Histograms that the model takes as they are count single events in hundreds of columns, and are left out: what they come to
+    is the score.
+    """
     transformed = {name: number for number, name in enumerate(record["transformed_names"])}
     features: dict[str, pa.Array] = {}
     for number, name in enumerate(record["finished_names"]):
         mask = transformed.get(f"{name}_missing")
         missing = None if mask is None else outputs["transformed"][:, mask] > 0
-        if name not in CLOCK:
+        if name not in CLOCK and name not in record.get("counted_names", ()):
             features[name] = pa.array(outputs["finished"][:, number], pa.float32(), mask=missing)
     for entry in (*record["profile_fields"], *record["request_fields"]):
         if entry["dtype"] == "string":

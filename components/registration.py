@@ -19,6 +19,7 @@ from models.errors import VersionError
 from models.evaluation import read_evaluation
 from models.gate import judge
 from models.lineage import trace
+from models.slot_schedule import OUTPUT_NAMES
 from models.specs import load_spec
 from models.train import EVALUATED_FILE, NETWORK_FILE
 from models.versions import EVALUATION_FILE, ModelVersion, NewVersion, Verdict, list_versions, register
@@ -38,13 +39,19 @@ class Products:
     evaluation: Path
 
 
+OUTRUN: Final = "kept a candidate: another version became champion since the two were compared"
+LEFT: Final = "kept a candidate: only a rollout or a person promotes what this run makes"
+
+
 @dataclass(frozen=True)
 class Run:
-    """Which run registers: its name or id, when it was created (ISO 8601 with its zone), and its seed."""
+    """Which run registers: its name or id, when it was created (ISO 8601 with its zone), its seed, and whether what it makes
+    may take a champion's place by the gate's word alone."""
 
     run_id: str
     created_at: str
     seed: int
+    may_promote: bool = True
 
     @property
     def created_at_us(self) -> int:
@@ -79,8 +86,9 @@ def register_version(workspace: Workspace, model: str, products: Products, scrat
     decision = judge(spec, products.evaluation)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    edges_s = spec.learning.delay_buckets_s
-    export_model(products.graph, products.network / NETWORK_FILE, scratch, delay_buckets_s=edges_s)
+    edges_s, slot_names = spec.learning.delay_buckets_s, OUTPUT_NAMES if spec.slots else ()
+    network = products.network / NETWORK_FILE
+    export_model(products.graph, network, scratch, delay_buckets_s=edges_s, slot_names=slot_names)
     shutil.copyfile(products.network / EVALUATED_FILE, scratch / EVALUATED_FILE)
     shutil.copyfile(products.evaluation, scratch / EVALUATION_FILE)
     write_drift_reference(model, products.rows, scratch, evaluation, seed=run.seed)
@@ -101,9 +109,10 @@ def register_version(workspace: Workspace, model: str, products: Products, scrat
     )  # fmt: skip
 
     def describe(version: ModelVersion, promoted: bool) -> Mapping[str, str]:
-        outrun = ("kept a candidate: another version became champion since the two were compared",)
-        reasons = decision.reasons + (outrun if decision.promoted and not promoted else ())
+        kept = OUTRUN if run.may_promote else LEFT
+        reasons = decision.reasons + ((kept,) if decision.promoted and not promoted else ())
         return render_documents(spec, version, evaluation, replace(decision, promoted=promoted, reasons=reasons))
 
-    verdict = Verdict(decision.promoted, decision.reasons[-1])
+    left = decision.promoted and not run.may_promote
+    verdict = Verdict(decision.promoted and not left, LEFT if left else decision.reasons[-1])
     return register(workspace, new, scratch, verdict=verdict, documents=describe)

@@ -24,12 +24,13 @@ from features.events import DEDUPLICATION_HORIZON_S, deduplicate, read_events
 from features.layout import US_PER_S
 from features.point_in_time import states_as_known
 from features.profiles import profiles_as_of
-from features.rows import ARROW_TYPES, EARLIER_LABEL_FIELDS, TIME, training_schema
+from features.rows import ARROW_TYPES, EARLIER_LABEL_FIELDS, SLOT_FIELDS, TIME, training_schema
 from features.snapshots import Base, read_base
 from features.workspace import Workspace
 from models.cutoffs import EMBARGO, TRAIN, VALIDATION, Past, Sample, draw_cold_copies, sample_rows
 from models.errors import TrainingError
 from models.labels import label_rows
+from models.slot_labels import label_slots
 from models.specs import ModelSpec, load_spec
 
 ROW_GROUP_ROWS: Final = 50_000
@@ -117,8 +118,9 @@ def build_training_rows(workspace: Workspace, model: str, known_at_us: int, path
         **dict(read_profiles(workspace, catalog, view, sample)),
         **dict(read_requests(events, view, sample)),
         **label_columns(events, spec, sample, known_at_us),
+        **slot_columns(events, catalog, spec, sample, known_at_us),
     }
-    schema = training_schema(catalog, view)
+    schema = pa.schema([*training_schema(catalog, view), *(SLOT_FIELDS if spec.slots else ())])
     rows = add_cold_copies(pa.table([columns[field.name] for field in schema], schema=schema), catalog, view, sample, spec)
     partial = path.with_name(f"{path.name}.partial")
     pq.write_table(rows, partial, row_group_size=ROW_GROUP_ROWS)
@@ -155,6 +157,19 @@ def label_columns(events: pa.Table, spec: ModelSpec, sample: Sample, known_at_us
     for field in EARLIER_LABEL_FIELDS:
         columns[field.name] = pc.if_else(before_test, earlier[field.name.removeprefix("earlier_")], None)
     return columns
+
+
+def slot_columns(
+    events: pa.Table, catalog: Catalog, spec: ModelSpec, sample: Sample, known_at_us: int
+) -> dict[str, pa.Array]:  # fmt: skip
+    """``SLOT_FIELDS`` of a sample, for a model of hours of the week; else none."""
+    if spec.slots is None:
+        return {}
+    by = catalog.signal(spec.slots.acts).by
+    assert by is not None  # the view finishes the signal by hour of the week, or nothing is learned
+    moments = (known_at_us, sample.test_begins_us)
+    slots = (label_slots(events, spec.label, by, sample.entity_ids, sample.now_us, known_at_us=at_us) for at_us in moments)
+    return dict(zip((field.name for field in SLOT_FIELDS), slots, strict=True))
 
 
 def add_cold_copies(rows: pa.Table, catalog: Catalog, view: View, sample: Sample, spec: ModelSpec) -> pa.Table:

@@ -232,6 +232,13 @@ that has not matured, and ``outcome_known_time`` its ingest_time; null where non
 of what ended the wait within the horizon; null where nothing did.
 """
 
+SLOT_FIELDS: Final = (
+    pa.field("outcome_slots", pa.list_(pa.int16()), nullable=False),
+    pa.field("earlier_outcome_slots", pa.list_(pa.int16()), nullable=False),
+)
+"""Only of a model of hours of the week: the hour of every outcome within the horizon, as known at the end and when the test's
+rows begin."""
+
 EARLIER_LABEL_FIELDS: Final = (
     pa.field("earlier_observed_until", TIME),
     pa.field("earlier_outcome_time", TIME),

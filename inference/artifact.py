@@ -27,6 +27,7 @@ class ModelArtifact:
         groups: signals and fields by which a score is explained, in the order of the contributions.
         finished_groups: for each finished feature, the group that it belongs to.
         delay_buckets_s: horizons of ``within``; empty for a model that answers for one horizon.
+        slot_names: columns of ``slots``; empty but for a model of hours of the week.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class ModelArtifact:
     delay_buckets_s: tuple[int, ...]
     profile_fields: tuple[Field, ...]
     request_fields: tuple[Field, ...]
+    slot_names: tuple[str, ...] = ()
 
     @property
     def saved_model(self) -> Path:
@@ -82,6 +84,7 @@ def read_artifact(path: Path) -> ModelArtifact:
         delay_buckets_s=tuple(content["delay_buckets_s"]),
         profile_fields=_fields(content["profile_fields"]),
         request_fields=_fields(content["request_fields"]),
+        slot_names=tuple(content.get("slot_names", ())),
     )
 
 

@@ -123,6 +123,7 @@ class ScoringModel(Model):
                    ("degraded", "BYTES")]  # fmt: skip
         horizons = self._sender.horizon_names()
         wide = {"within": horizons} if horizons else {}
+        wide |= {"slots": self._artifact.slot_names} if self._artifact.slot_names else {}
         wide |= {**self._sender.feature_names(), "contributions": self._artifact.groups}
         return [
             *({"name": name, "datatype": kind, "shape": [-1]} for name, kind in scalars),

@@ -22,6 +22,7 @@ CANDIDATES: Final = "candidates"
 OWNER: Final = "owner"
 GRAPH_OUTPUTS: Final = ("integers", "finished", "transformed")
 WITHIN: Final = "within"
+SLOTS: Final = "slots"
 WARM_UP_ROWS: Final = (1, 2, 17)
 """Batch sizes run once before the first request: TensorFlow plans a function when it first meets its shapes."""
 
@@ -51,12 +52,14 @@ class Scores:
             ``transformed`` float32 (n, T); otherwise empty.
         within: (n, K) float32, the probability of the outcome within each delay bucket; None for a model without them.
         explanation: with the explanation asked for, else None.
+        slots: (n, S) float32, the columns that ``ModelArtifact.slot_names`` names; None but for a model of hours of the week.
     """
 
     score: Floats
     features: dict[str, NDArray[Any]]
     within: Floats | None = None
     explanation: Explanation | None = None
+    slots: Floats | None = None
 
 
 class Predictor:
@@ -80,6 +83,7 @@ class Predictor:
         # Models from before this signature are scored by one row a candidate: the same answer, at a higher cost.
         self._candidates = self._model.signatures.get(CANDIDATES)
         self._answers_within = bool(artifact.delay_buckets_s)
+        self._answers_slots = bool(artifact.slot_names)
 
     def predict(self, tensors: Mapping[str, Any], *, with_features: bool, with_explanation: bool = False) -> Scores:
         """Score n entities.
@@ -101,6 +105,7 @@ class Predictor:
             features={name: outputs[name].numpy() for name in GRAPH_OUTPUTS} if finishes else {},
             within=outputs[WITHIN].numpy() if self._answers_within else None,
             explanation=explanation,
+            slots=outputs[SLOTS].numpy() if self._answers_slots else None,
         )
 
     def predict_candidates(self, tensors: Mapping[str, Any], owner: NDArray[np.int64]) -> Scores:
@@ -117,7 +122,8 @@ class Predictor:
         inputs = {name: tf.constant(tensors[name], dtype=dtype) for name, dtype in self._inputs.items()}
         outputs = self._candidates(**inputs, **{OWNER: tf.constant(owner)})
         within = outputs[WITHIN].numpy() if self._answers_within else None
-        return Scores(score=outputs["score"].numpy(), features={}, within=within)
+        slots = outputs[SLOTS].numpy() if self._answers_slots else None
+        return Scores(score=outputs["score"].numpy(), features={}, within=within, slots=slots)
 
     def predict_cold(self, rows: int, *, with_features: bool = False, with_explanation: bool = False) -> Scores:
         """Score entities of which nothing is known, at the Unix epoch: proof that the model answers."""
@@ -153,7 +159,7 @@ def _input_types(fields: tuple[Field, ...]) -> dict[str, tf.DType]:
 
 def _outputs(artifact: ModelArtifact) -> dict[str, tuple[str, ...]]:
     """What each signature must give."""
-    answers = ("score", WITHIN) if artifact.delay_buckets_s else ("score",)
+    answers = ("score", *([WITHIN] if artifact.delay_buckets_s else []), *([SLOTS] if artifact.slot_names else []))
     return {SCORE: answers, FEATURES: (*GRAPH_OUTPUTS, *answers), EXPLAIN: ("contributions", "base")}
 
 

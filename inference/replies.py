@@ -16,6 +16,7 @@ from features.declarations import window_label
 from inference.artifact import ModelArtifact
 from inference.lookup import Inputs
 from inference.requests import ScoreRequest
+from inference.slot_replies import describe_slots
 
 if TYPE_CHECKING:
     from inference.predictor import Explanation, Scores
@@ -59,7 +60,8 @@ def reply_v1(answer: Answer, sender: Sender) -> dict[str, Any]:
     """``{"predictions": [...], "model_name", "model_version", "revision"}``.
 
     An instance with candidates has ``scores``, one a candidate, where others have ``score``; likewise ``within`` holds lists.
-    A model that answers for several horizons adds ``within``, the probability of the outcome by horizon. With the features
+    A model that answers for several horizons adds ``within``, the probability of the outcome by horizon; one of hours of the
+    week adds ``slots`` (``inference.slot_replies``). With the features
     asked for, each prediction has ``integers`` (counters and times), ``features`` (finished, unscaled) and ``transformed``
     (what the network saw), each by name. With the explanation asked for it has ``explanation``: ``base``, the score of the
     mean training row, and ``contributions``, the largest first, which sum to score less base; each with its ``signal``,
@@ -75,6 +77,8 @@ def reply_v1(answer: Answer, sender: Sender) -> dict[str, Any]:
         "age_s": inputs.age_s,
         "degraded": inputs.degraded,
     }
+    if answer.scores.slots is not None:
+        columns["slots"] = describe_slots(answer, answer.scores.slots, sender.artifact)
     if answer.scores.explanation is not None:
         columns["explanation"] = _explain(answer, answer.scores.explanation, sender.artifact)
     for output, names in sender.feature_names().items() if answer.request.with_features else ():
@@ -119,7 +123,8 @@ def reply_v2(answer: Answer, sender: Sender, request: InferRequest) -> InferResp
 
     With candidates, score and within have a row for each of them, one entity after another, and the others one an entity.
     Wider tensors list their columns in the parameter ``names``, separated by commas: within FP32 [n, K] of a model that
-    answers for several horizons; integers INT64 [n, I], finished and transformed FP32 with the features asked for;
+    answers for several horizons; slots FP32 [n, S] of a model of hours of the week; integers INT64 [n, I], finished and
+    transformed FP32 with the features asked for;
     contributions FP32 [n, G], beside base FP32 [n], with the explanation asked for.
     """
     inputs = answer.inputs
@@ -133,6 +138,8 @@ def reply_v2(answer: Answer, sender: Sender, request: InferRequest) -> InferResp
     ]
     if answer.scores.within is not None:
         outputs.append(_named("within", answer.scores.within, sender.horizon_names()))
+    if answer.scores.slots is not None:
+        outputs.append(_named("slots", answer.scores.slots, sender.artifact.slot_names))
     if answer.request.with_features:
         names = sender.feature_names()
         outputs += [_named(name, values, names[name]) for name, values in answer.scores.features.items()]

@@ -85,8 +85,8 @@ class Scorer:
                 degraded=inputs.degraded[entities],
                 watermarks=inputs.watermarks,
             )
-            within = None if answered.within is None else answered.within[scores]
-            yield Answer(request, own, replace(answered, score=answered.score[scores], within=within))
+            wide = {name: values[scores] for name in ("within", "slots") if (values := getattr(answered, name)) is not None}
+            yield Answer(request, own, replace(answered, score=answered.score[scores], **wide))
 
 
 def merge(requests: Sequence[ScoreRequest]) -> ScoreRequest:

@@ -16,12 +16,16 @@ from models.errors import VersionError
 from models.evaluation import CHAMPION, COLD, NETWORK, Evaluation
 from models.gate import Decision, judge_slices, slice_reference
 from models.lineage import Lineage
-from models.specs import HIGHER_IS_BETTER, ModelSpec
+from models.metrics import BINARY_METRICS, HIGHER_IS_BETTER, METRIC_TITLES
+from models.specs import ModelSpec
 from models.versions import ModelVersion
 
 CARD_FILES: Final = {"markdown": "card.md", "html": "card.html"}
 SPLITS: Final = (TRAIN, VALIDATION, EMBARGO, TEST, CENSORED, COLD)
-METRIC_TITLES: Final = {"auc": "AUC", "log_loss": "log loss", "calibration_error": "calibration error"}
+SLOT_PURPOSE: Final = (
+    "It answers with a distribution over the 168 hours of the week, as if all were sent to alike, and with the best of them. "
+    "The score is the share of responses that sending now, rather than in the best hour, would lose."
+)
 INTERVALS: Final = (
     "In brackets: 95 % bootstrap intervals over entities. Gains are paired; positive means that this model is better."
 )
@@ -67,7 +71,7 @@ def describe_version(spec: ModelSpec, version: ModelVersion, evaluation: Evaluat
             Section("How it was trained", tuple(_describe_training(spec, lineage))),
             Section("How good it is", tuple(_describe_figures(evaluation))),
             Section("For whom", (_tabulate_slices(spec, evaluation),)),
-            Section("Calibration", tuple(_describe_calibration(evaluation))),
+            *([Section("Calibration", tuple(_describe_calibration(evaluation)))] if "calibration" in evaluation else []),
             Section("Known limits", (Items(tuple(_find_limits(spec, evaluation))),)),
             Section("How to go back", tuple(_describe_rollback(version, lineage, promoted=decision.promoted))),
             Section("Lineage", (_list_lineage(version, lineage),)),
@@ -77,7 +81,10 @@ def describe_version(spec: ModelSpec, version: ModelVersion, evaluation: Evaluat
 
 
 def _describe_purpose(spec: ModelSpec) -> Iterator[Any]:
-    yield Text("The score is the calibrated probability that the label is 1.")
+    if spec.slots is None:
+        yield Text("The score is the calibrated probability that the label is 1.")
+    else:
+        yield Text(SLOT_PURPOSE)
     yield Facts(
         {
             "label": describe_label(spec.label),
@@ -93,7 +100,7 @@ def _describe_training(spec: ModelSpec, lineage: Lineage) -> Iterator[Any]:
     served = "learned from everything known at that time" if spec.refit else "is the one that was evaluated"
     yield Facts(
         {
-            "method": describe_learning(spec.learning),
+            "method": describe_learning(spec),
             "known at": f"{_instant(lineage.known_at_us)}; the served network {served}",
             "test begins": f"{_instant(lineage.test_begins_us)}; the figures below are of a network that knew nothing later",
             "seed": str(lineage.seed),
@@ -107,12 +114,13 @@ def _describe_training(spec: ModelSpec, lineage: Lineage) -> Iterator[Any]:
 def _describe_figures(evaluation: Evaluation) -> Iterator[Any]:
     counts = f"{_count(evaluation['rows'])} rows of {_count(evaluation['entities'])} entities"
     yield Text(f"On {counts} in the test period, {_count(evaluation['positives'])} of them positive.")
-    rows = []
+    rows, metrics = [], tuple(evaluation["candidates"][NETWORK])
     for name, row in evaluation["candidates"].items():
         gains = evaluation["gains"].get(name)
-        gain = _figure(gains["auc"], "+.3f") if gains else ""
-        rows.append(("this model" if name == NETWORK else name, *(_figure(row[metric]) for metric in METRIC_TITLES), gain))
-    yield Table(("candidate", *METRIC_TITLES.values(), "gain in AUC"), tuple(rows), INTERVALS)
+        gain = _figure(gains[metrics[0]], "+.3f") if gains else ""
+        rows.append(("this model" if name == NETWORK else name, *(_figure(row[metric]) for metric in metrics), gain))
+    titles = [METRIC_TITLES[metric] for metric in metrics]
+    yield Table(("candidate", *titles, f"gain in {titles[0]}"), tuple(rows), INTERVALS)
     champion = evaluation.get("champion")
     if champion is not None:
         yield Text(f"{_say_champion(evaluation)}.")
@@ -120,18 +128,19 @@ def _describe_figures(evaluation: Evaluation) -> Iterator[Any]:
 
 def _tabulate_slices(spec: ModelSpec, evaluation: Evaluation) -> Table:
     judged = {part.name: part for part in judge_slices(evaluation, spec.gate)}
-    reference = slice_reference(evaluation, spec.gate)
+    reference, first = slice_reference(evaluation, spec.gate), next(iter(evaluation["candidates"][NETWORK]))
     rows = []
     for name, part in evaluation["slices"].items():
         own = part.get("candidates", {}).get(NETWORK)
         gain = part.get("gains", {}).get(reference)
         word = ("harmed" if judged[name].harmed else "unharmed") if name in judged else "too few rows to judge"
-        word = "judged by calibration" if part["kind"] == COLD else word
+        word = "judged by calibration" if part["kind"] == COLD and "gaps" in part else word
         rows.append(
-            (name, _count(part["rows"]), _count(part["positives"]), _figure(own["auc"]) if own else "",
+            (name, _count(part["rows"]), _count(part["positives"]), _figure(own[first]) if own else "",
              _figure(gain[spec.gate.metric], "+.4f") if gain else "", word)
         )  # fmt: skip
-    head = ("slice", "rows", "positive", "AUC", f"gain in {METRIC_TITLES[spec.gate.metric]} over {reference}", "judgement")
+    gained = f"gain in {METRIC_TITLES[spec.gate.metric]} over {reference}"
+    head = ("slice", "rows", "positive", METRIC_TITLES[first], gained, "judgement")
     return Table(head, tuple(rows), "Slices of the test rows, each judged with a correction for their number.")
 
 
@@ -160,14 +169,14 @@ def _find_limits(spec: ModelSpec, evaluation: Evaluation) -> Iterator[str]:
         elif part["kind"] == COLD and part.get("gaps"):
             gap = _figure(part["gaps"][NETWORK], "+.3f")
             yield f"For users whose state is unknown, mean score less share of positives is {gap}."
-        elif part["kind"] == COLD:
+        elif part["kind"] == COLD and spec.slots is None:
             yield f"Users whose state is unknown: {_count(part['rows'])} test rows, so their calibration is not known."
     champion = evaluation.get("champion")
     if champion is not None and (champion.get("overlaps") or CHAMPION not in evaluation["gains"]):
         yield f"{_say_champion(evaluation)}."
     wait = describe_duration(spec.label.horizon_s + spec.label.label_delay_s)
     yield f"Whether a score was right is known only {wait} after it was given; until then watch its inputs and distribution."
-    if HIGHER_IS_BETTER[spec.gate.metric]:
+    if spec.gate.metric in BINARY_METRICS and HIGHER_IS_BETTER[spec.gate.metric]:
         yield "Against the baselines it was judged by rank; look at the calibration before you read its score as a probability."
 
 

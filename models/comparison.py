@@ -11,7 +11,8 @@ from models import bootstrap
 from models.bootstrap import Labels, Weights, interval_of
 from models.evaluation import ACTIVITY, DECLARED, NETWORK, Evaluation
 from models.frame import Flags, Floats, Frame
-from models.specs import HIGHER_IS_BETTER, ModelSpec
+from models.metrics import HIGHER_IS_BETTER
+from models.specs import ModelSpec
 
 METRIC_FUNCTIONS: Final = {
     "auc": bootstrap.auc, "log_loss": bootstrap.log_loss, "calibration_error": bootstrap.calibration_error,

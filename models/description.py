@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from features.layout import DAY_S, HOUR_S, MINUTE_S
-from models.evaluation import METRIC_TITLES
-from models.specs import LabelSpec, Learning, ModelSpec, Population
+from models.metrics import METRIC_TITLES
+from models.specs import LabelSpec, ModelSpec, Population
 
 UNITS: Final = ((DAY_S, "day"), (HOUR_S, "hour"), (MINUTE_S, "minute"), (1, "second"))
 
@@ -71,8 +71,13 @@ def describe_population(population: Population) -> str:
     return text
 
 
-def describe_learning(learning: Learning) -> str:
+def describe_learning(spec: ModelSpec) -> str:
     """By what, and from which rows a model is learned."""
+    learning, slots = spec.learning, spec.slots
+    if slots is not None:
+        corrected = f", weighted by the inverse propensity of {slots.sends.replace('_', ' ')}" if slots.sends else ""
+        shrunken = f"the {slots.segment}'s and then " if slots.segment else ""
+        return f"{slots.acts.replace('_', ' ')}{corrected}, shrunken towards {shrunken}everyone's hours by fitted strengths"
     learner = {"network": "a feed-forward network", "lightgbm": "boosted trees (LightGBM)"}[learning.learner]
     return f"{learner}; {METHODS[learning.method]}"
 
@@ -86,6 +91,7 @@ def describe_gate(spec: ModelSpec) -> str:
         parts.append(f"{metric} better than {' and '.join(gate.must_beat)} by more than noise")
     if gate.must_match:
         parts.append(f"not worse than {' and '.join(gate.must_match)} by more than {gate.margin:g}")
-    parts.append(f"calibration error at most {gate.max_calibration_error:g}, also for cold users")
+    if spec.slots is None:
+        parts.append(f"calibration error at most {gate.max_calibration_error:g}, also for cold users")
     parts.append(f"no slice worse than the champion, or than {gate.slice_reference}, by more than {gate.slice_margin:g}")
     return "; ".join(parts)

@@ -63,7 +63,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A document about one thing that has a status, with the reasons for it."""
+    """A document of some kind about one thing that has a status, good or bad, with the reasons for it."""
 
     title: str
     subtitle: str
@@ -71,6 +71,8 @@ class Document:
     reasons: tuple[str, ...]
     sections: tuple[Section, ...]
     footer: str
+    good: bool = True
+    kind: str = "model card"
 
 
 def render_html(document: Document) -> str:

@@ -21,6 +21,7 @@ from models.frame import Floats, Frame, read_frame
 from models.horizons import measure_horizons
 from models.importance import measure_importance, read_groups
 from models.maturity import measure_maturity
+from models.slot_evaluation import evaluate_slots
 from models.specs import ModelSpec
 from models.train import EVALUATED_FILE, predict_all
 
@@ -44,6 +45,8 @@ def evaluate(
     Raises:
         TrainingError: a split lacks rows of a class.
     """
+    if spec.slots is not None:
+        return evaluate_slots(spec, features_path, network_dir / EVALUATED_FILE, out_path, seed=seed, champion=champion)
     frame = read_frame(features_path)
     test, cold = frame.of(TEST), frame.where(frame.split == COLD)
     learned, held_out = read_known_rows(spec, features_path)

@@ -33,12 +33,13 @@ from features.errors import explain
 from models.errors import EvaluationError
 
 FORMAT: Final = 2
-METRIC_TITLES: Final = {"auc": "AUC", "log_loss": "log loss", "calibration_error": "calibration error"}
 NETWORK: Final = "network"
 CHAMPION: Final = "champion"
 DECLARED: Final = "declared"
 ACTIVITY: Final = "activity"
 COLD: Final = "cold"
+SLOTS_KIND: Final = "slots"
+"""``kind`` of an evaluation of hours of the week; others have none."""
 COLD_NAME: Final = "cold (state unknown)"
 
 Evaluation = dict[str, Any]

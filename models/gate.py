@@ -4,13 +4,13 @@ A model is blessed if all of these hold on the test rows:
 
     baselines    the paired interval of its gain over each of ``must_beat`` lies above zero; that over each of ``must_match``
                  does not lie wholly below ``-margin``
-    calibration  its expected calibration error is within ``max_calibration_error``
+    calibration  its expected calibration error is within ``max_calibration_error``; hours of the week have none
     slices       no slice is harmed. A slice is harmed where the whole interval of the model's gain over the champion, or over
                  ``slice_reference`` where there is no champion, lies below ``-slice_margin``. Among m slices that are large
                  enough to be judged, the interval's level is 1 - 0.05 / m (Bonferroni), from the standard error of the
                  bootstrap: twenty harmless slices must not refuse a model by chance.
     cold users   for users whose state is unknown, mean score and share of positives differ by no more than
-                 ``max_calibration_error``, noise allowed for
+                 ``max_calibration_error``, noise allowed for; of hours of the week, they are judged as a slice is
 
 A blessed model is promoted if there is no champion, or if the paired interval of its gain over the champion lies above zero.
 Otherwise, also where the two cannot be compared, it stays a candidate and the champion is kept.
@@ -26,7 +26,8 @@ from typing import Any, Final
 
 from features.errors import explain
 from models.errors import EvaluationError
-from models.evaluation import CHAMPION, COLD, METRIC_TITLES, NETWORK, Evaluation, read_evaluation
+from models.evaluation import CHAMPION, COLD, NETWORK, Evaluation, read_evaluation
+from models.metrics import METRIC_TITLES
 from models.specs import Gate, ModelSpec
 
 LEVEL: Final = 0.95
@@ -126,7 +127,8 @@ def _object_to_figures(evaluation: Evaluation, gate: Gate) -> Iterator[str]:
         gain = evaluation["gains"][name][gate.metric]
         if not gain["high"] >= -gate.margin:
             yield f"{METRIC_TITLES[gate.metric]} is worse than {name}: gain {_show(gain)} lies below -{gate.margin:g}"
-    error = evaluation["candidates"][NETWORK]["calibration_error"]["value"]
+    own = evaluation["candidates"][NETWORK]
+    error = own["calibration_error"]["value"] if "calibration_error" in own else 0.0
     if not error <= gate.max_calibration_error:
         yield f"calibration error {error:.3f} exceeds {gate.max_calibration_error:g}"
 
@@ -143,6 +145,11 @@ def _object_to_cold(evaluation: Evaluation, gate: Gate) -> Iterator[str]:
     cold = _cold(evaluation)
     if not _is_large(cold, gate):
         return
+    if "gaps" not in cold:
+        gain = cold["gains"][gate.slice_reference][gate.metric]
+        if not gain["high"] >= -gate.slice_margin:
+            yield f"cold users are harmed: gain over {gate.slice_reference} {_show(gain)} lies below -{gate.slice_margin:g}"
+        return
     gap = cold["gaps"][NETWORK]
     if not (gap["low"] <= gate.max_calibration_error and gap["high"] >= -gate.max_calibration_error):
         yield f"cold users are not calibrated: mean score - share {_show(gap)} lies beyond {gate.max_calibration_error:g}"
@@ -154,12 +161,15 @@ def _approvals(evaluation: Evaluation, gate: Gate, slices: list[JudgedSlice]) ->
         yield f"{METRIC_TITLES[gate.metric]} beats {beaten}"
     if gate.must_match:
         yield f"no worse than {', '.join(gate.must_match)}"
-    error = evaluation["candidates"][NETWORK]["calibration_error"]["value"]
-    yield f"calibration error {error:.3f} within {gate.max_calibration_error:g}"
+    if "calibration_error" in evaluation["candidates"][NETWORK]:
+        error = evaluation["candidates"][NETWORK]["calibration_error"]["value"]
+        yield f"calibration error {error:.3f} within {gate.max_calibration_error:g}"
     if slices:
         yield f"none of {len(slices)} slices does worse than {slices[0].reference}"
     cold = _cold(evaluation)
-    if _is_large(cold, gate):
+    if _is_large(cold, gate) and "gaps" not in cold:
+        yield f"cold users: gain over {gate.slice_reference} {_show(cold['gains'][gate.slice_reference][gate.metric])}"
+    elif _is_large(cold, gate):
         yield f"cold users: mean score - share {_show(cold['gaps'][NETWORK])}"
     else:
         yield f"cold users: {cold['rows']} rows are too few to judge"
@@ -179,6 +189,8 @@ def _promote(evaluation: Evaluation, gate: Gate) -> tuple[bool, str]:
 
 
 def _is_large(part: Mapping[str, Any], gate: Gate) -> bool:
+    if "actions" in part:  # of hours of the week, where a row without an action is no opposite
+        return bool(part["positives"] >= gate.least_slice_rows)
     fewest = min(part["positives"], part["rows"] - part["positives"])
     return bool(part["rows"] >= gate.least_slice_rows and fewest >= max(gate.least_slice_positives, 1))
 

@@ -52,7 +52,7 @@ def label_rows(
     Raises:
         SpecError: the label has an attribution and no touches are given.
     """
-    log = _known_log(events, label, known_at_us)
+    log = known_log(events, label, known_at_us)
     outcomes = counting_outcomes(log, label)
     owner = pl.Series(entity_ids)
     if label.attribution is not None:
@@ -189,7 +189,7 @@ def _matching(events: pl.DataFrame, attribute: str) -> tuple[list[str], pl.DataF
     return ["entity_id", "match"], keyed.filter(pl.col("match").is_not_null())
 
 
-def _known_log(events: pa.Table, label: LabelSpec, known_at_us: int) -> pl.DataFrame:
+def known_log(events: pa.Table, label: LabelSpec, known_at_us: int) -> pl.DataFrame:
     """What a label is made from: the events known by then, in log order, ``event`` being their row number."""
     return _log(events, label_attributes(label)).filter(pl.col("ingest_us") <= known_at_us)
 

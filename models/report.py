@@ -13,8 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from models import figures
 from models.charts import sample
 from models.description import describe_duration, describe_gate, describe_label, describe_learning, describe_population
-from models.evaluation import CHAMPION, COLD, METRIC_TITLES, Evaluation
+from models.evaluation import CHAMPION, COLD, Evaluation
 from models.gate import Decision, judge_slices
+from models.metrics import METRIC_TITLES
+from models.slot_report import render_slot_report
 from models.specs import ModelSpec
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -40,6 +42,8 @@ def render_report(spec: ModelSpec, evaluation: Evaluation, decision: Decision, r
         evaluation: of this run, in the form of ``models.evaluation``.
         lineage: what the run was made from; the spec in words is added.
     """
+    if spec.slots is not None:
+        return render_slot_report(spec, evaluation, decision, run_id, {"Model": describe_model(spec), **lineage})
     reference = CHAMPION if CHAMPION in evaluation["gains"] else spec.gate.slice_reference
     return _environment().get_template("report.html.j2").render(
         model=spec.name,
@@ -88,7 +92,7 @@ def describe_model(spec: ModelSpec) -> dict[str, str]:
     return {
         "label": describe_label(spec.label),
         "population": describe_population(spec.population),
-        "learning": describe_learning(spec.learning),
+        "learning": describe_learning(spec),
         "view": f"{spec.view} of catalog {spec.catalog}",
         "blessing": describe_gate(spec),
     }

@@ -14,14 +14,12 @@ from features.declarations import Condition
 from features.errors import explain
 from features.layout import DAY_S
 from models.errors import SpecError
+from models.metrics import Metric
+from models.slot_spec import SlotSpec
+from models.spec_checks import check_spec, require
 
-Metric = Literal["auc", "log_loss", "calibration_error"]
-
-METRICS: Final[tuple[Metric, ...]] = ("auc", "log_loss", "calibration_error")
-SPEC_MODULES: Final = ("churn", "returning", "redemption", "propensity", "cancellation", "audience")
+SPEC_MODULES: Final = ("churn", "returning", "redemption", "propensity", "cancellation", "audience", "send_time")
 """Modules of this room that hold specs, each a tuple ``SPECS``, in the order they are listed."""
-
-HIGHER_IS_BETTER: Final[dict[str, bool]] = {"auc": True, "log_loss": False, "calibration_error": False}
 
 
 @dataclass(frozen=True)
@@ -228,6 +226,7 @@ class ModelSpec:
         baselines: names of ``models.baselines``.
         refit: after the evaluated network, train the served one by the same recipe on all matured rows. The evaluated
             one knows nothing of the last horizon before the test cutoff; where a season matters, that is worth much.
+        slots: for a model of hours of the week, which counts it learns from; None for all others.
     """
 
     name: str
@@ -245,6 +244,7 @@ class ModelSpec:
     gate: Gate = Gate()
     slices: tuple[Slice, ...] = ()
     refit: bool = True
+    slots: SlotSpec | None = None
 
 
 @cache
@@ -257,7 +257,7 @@ def all_specs() -> dict[str, ModelSpec]:
     found: dict[str, ModelSpec] = {}
     for module in SPEC_MODULES:
         for spec in importlib.import_module(f"models.{module}").SPECS:
-            _require(spec.name not in found, spec, "a name of its own", "a name taken by another spec")
+            require(spec.name not in found, spec, "a name of its own", "a name taken by another spec")
             check_spec(spec)
             found[spec.name] = spec
     return found
@@ -285,62 +285,3 @@ def load_spec(name: str) -> ModelSpec:
             next_step="correct the name; `plumb models specs` lists them",
         )
     )
-
-
-def check_spec(spec: ModelSpec) -> None:
-    """Raise ``SpecError`` with one line at the first contradiction."""
-    _require(
-        spec.label.horizon_s > 0 <= spec.label.label_delay_s, spec, "a positive horizon and no negative delay", str(spec.label)
-    )
-    _require(
-        spec.cutoffs.every_s > 0 == spec.cutoffs.every_s % DAY_S,
-        spec,
-        "base dates whole days apart",
-        f"{spec.cutoffs.every_s} s",
-    )
-    _require(
-        0 < spec.cutoffs.validation_share < 1, spec, "a validation share within (0, 1)", str(spec.cutoffs.validation_share)
-    )
-    _check_learning(spec)
-    named = {*spec.gate.must_beat, *spec.gate.must_match, spec.gate.slice_reference}
-    _require(named <= set(spec.baselines), spec, f"gate baselines among {', '.join(spec.baselines)}", ", ".join(sorted(named)))
-    _require(spec.gate.metric in METRICS, spec, f"one of {', '.join(METRICS)}", spec.gate.metric)
-
-
-def _check_learning(spec: ModelSpec) -> None:
-    """Delayed labels: what is learned, from which rows, and how, fit together."""
-    label, learning, edges_s = spec.label, spec.learning, spec.learning.delay_buckets_s
-    if learning.method == "hazard":
-        rising = edges_s == tuple(sorted(set(edges_s))) and edges_s and edges_s[0] > 0 and edges_s[-1] == label.horizon_s
-        _require(bool(rising), spec, "ascending delay buckets that end at the horizon", str(edges_s))
-        _require(
-            set(label.earlier_horizons_s) <= set(edges_s), spec, "earlier horizons at edges of delay buckets", str(edges_s)
-        )
-    else:
-        _require(not edges_s, spec, "delay buckets for a hazard alone", str(edges_s))
-    towers = spec.network.vector > 0
-    plain = spec.network.members == 1 and not spec.network.standardise
-    _require(not towers or plain, spec, "two towers without members and standardising", str(spec.network))
-    matured = not towers and spec.cutoffs.hold_out == "entities"
-    _require(matured or (learning.method, learning.learner) == ("matured", "network"), spec, "matured labels", str(learning))
-    _require(
-        learning.method == "matured" or learning.learner == "network", spec, "a network where rows have not matured",
-        f"{learning.learner} by {learning.method}",
-    )  # fmt: skip
-    if label.attribution is not None:
-        touches = ", ".join(label.attribution.touches)
-        drawn = bool(spec.cutoffs.at_events) and set(spec.cutoffs.at_events) <= set(label.attribution.touches)
-        _require(drawn, spec, f"rows drawn at touches, {touches}", ", ".join(spec.cutoffs.at_events) or "base dates")
-    if label.exclusion is not None:
-        # Before that, a row would be matured and its label could still turn.
-        waits = label.label_delay_s >= label.exclusion.window_s
-        _require(waits, spec, "a label delay no shorter than the exclusion's window", f"{label.label_delay_s} s")
-
-
-def _require(holds: bool, spec: ModelSpec, expected: str, got: str) -> None:
-    if not holds:
-        raise SpecError(
-            explain(
-                "model spec contradicts itself", which=repr(spec.name), expected=expected, got=got, next_step="correct the spec"
-            )
-        )

@@ -26,6 +26,8 @@ from models.fake_negatives import FakeNegative
 from models.frame import DelayedRows, Flags, Knowledge, Matrix, read_delayed_rows
 from models.hazard import Hazard
 from models.objectives import Lessons, Matured, Objective
+from models.slot_learning import fit_slots
+from models.slot_rows import read_slot_rows, rows_to_learn
 from models.specs import ModelSpec, NetworkSpec
 from models.towers import build_towers, requested_columns
 from models.trees import fit_trees
@@ -90,11 +92,13 @@ def train(spec: ModelSpec, features_path: Path, out_dir: Path, *, seed: int, war
     Raises:
         TrainingError: too few rows, all labels of a split alike, or a warm start of another shape.
     """
-    if warm_start is not None and spec.learning.learner != "network":
+    if warm_start is not None and (spec.learning.learner != "network" or spec.slots is not None):
         raise TrainingError(
-            explain("trees cannot start from a saved network", which=repr(spec.name), expected="no warm start",
+            explain("trees and histograms cannot start from a saved network", which=repr(spec.name), expected="no warm start",
                     got=str(warm_start), next_step="train without one")
         )  # fmt: skip
+    if spec.slots is not None:
+        return train_slots(spec, features_path, out_dir, seed=seed)
     requested = requested_columns(spec, features_path) if spec.network.vector else ()
     recipe = Recipe(objective_of(spec), spec.network, seed, warm_start, spec.learning.learner, requested)
     rows = read_delayed_rows(features_path)
@@ -107,6 +111,22 @@ def train(spec: ModelSpec, features_path: Path, out_dir: Path, *, seed: int, war
         served, served_fit = fit_network(*split_lessons(spec, rows, rows.known, rows.split != COLD), recipe)
     served.save(out_dir / NETWORK_FILE)
     summary = Training(spec.name, seed, evaluated.input_shape[1], fit, served_fit)
+    (out_dir / SUMMARY_FILE).write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
+    return summary
+
+
+def train_slots(spec: ModelSpec, features_path: Path, out_dir: Path, *, seed: int) -> Training:
+    """Fit and save the histograms of a model of hours of the week, as ``train`` does for networks."""
+    assert spec.slots is not None
+    out_dir.mkdir(parents=True, exist_ok=True)
+    fits, inputs = [], 0
+    for as_served, name in ((False, EVALUATED_FILE), (True, NETWORK_FILE)):
+        rows = rows_to_learn(read_slot_rows(features_path, spec.slots, as_served=as_served), as_served=as_served)
+        network, fit = fit_slots(spec, rows, seed=seed)
+        network.save(out_dir / name)
+        inputs = network.input_shape[1]
+        fits.append(Fit(fit.rows, fit.held_out_rows, fit.steps, fit.held_out_nll, 1.0, 0.0))
+    summary = Training(spec.name, seed, inputs, *fits)
     (out_dir / SUMMARY_FILE).write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
     return summary
 

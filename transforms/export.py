@@ -46,6 +46,7 @@ class ServedModel(tf.Module):
         self._coalitions = plan_coalitions(record["transformed_groups"])
         self._split = SplitGraph(graph.transform_fn)
         self._request_fields = {OWNER, *(entry["name"] for entry in record["request_fields"])}
+        self._wide = "slots" if record.get("slot_names") else "within"
         specs = _specs_of(record)
         self._specs = tuple(specs.items())
         by_candidate = {**specs, OWNER: tf.TensorSpec([None], tf.int64, name=OWNER)}
@@ -90,7 +91,7 @@ class ServedModel(tf.Module):
     def _predict(self, transformed: tf.Tensor) -> Tensors:
         outputs = self.network(transformed, training=False)
         answers = {"score": outputs[:, 0]}
-        return answers | {"within": outputs[:, 1:]} if outputs.shape[1] > 1 else answers
+        return answers | {self._wide: outputs[:, 1:]} if outputs.shape[1] > 1 else answers
 
 
 class WindowGraph(tf.Module):
@@ -106,7 +107,9 @@ class WindowGraph(tf.Module):
         return {"integers": outputs["integers"], "finished": outputs["finished"]}
 
 
-def export_model(graph_dir: Path, network_path: Path, out_dir: Path, *, delay_buckets_s: Sequence[int] = ()) -> None:
+def export_model(
+    graph_dir: Path, network_path: Path, out_dir: Path, *, delay_buckets_s: Sequence[int] = (), slot_names: Sequence[str] = ()
+) -> None:
     """Write graph and network as one SavedModel.
 
     Args:
@@ -114,19 +117,21 @@ def export_model(graph_dir: Path, network_path: Path, out_dir: Path, *, delay_bu
         network_path: a ``.keras`` file with one input (n, T) and one output (n, 1 + K): the score, and the probability of
             the outcome within each of K delay-bucket edges. Layers that Keras does not know must have been imported.
         out_dir: gets ``saved_model/`` and ``model.json``. All signatures take the same inputs by name: ``serving_default``
-            gives ``score`` float32 (n,) and, where K > 0, ``within`` float32 (n, K); ``features`` also integers, finished
-            and transformed; ``explain`` gives ``contributions`` float32 (n, G) and ``base`` float32 (n,). ``candidates``
-            gives what ``serving_default`` does, from request fields and ``owner`` int64 of shape (n,) and all else (u,).
+            gives ``score`` float32 (n,) and, where K > 0, ``within`` float32 (n, K), or ``slots`` float32 (n, S) of a model of
+            hours of the week; ``features`` also integers, finished and transformed; ``explain`` gives ``contributions`` float32
+            (n, G) and ``base`` float32 (n,). ``candidates`` gives what ``serving_default`` does, from request fields and
+            ``owner`` int64 of shape (n,) and all else (u,).
             A network of two towers has the signatures of ``two_towers`` besides.
         delay_buckets_s: the K ascending edges.
+        slot_names: of a model of hours of the week, which has S outputs besides the score instead of K, their names.
 
     Raises:
         GraphError: the network does not take what the graph gives, or does not give a score and K probabilities.
     """
-    record = json.loads((graph_dir / "graph.json").read_text())
+    record = json.loads((graph_dir / "graph.json").read_text()) | {"slot_names": list(slot_names)}
     network = keras.saving.load_model(network_path)
     shapes = (tuple(network.input_shape), tuple(network.output_shape))
-    expected = ((None, len(record["transformed_names"])), (None, 1 + len(delay_buckets_s)))
+    expected = ((None, len(record["transformed_names"])), (None, 1 + len(delay_buckets_s) + len(slot_names)))
     if shapes != expected:
         raise GraphError(
             explain("network does not fit its graph", which=str(network_path), got=f"{shapes[0]} -> {shapes[1]}",

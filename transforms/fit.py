@@ -26,7 +26,7 @@ from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
 from features.declarations import Catalog, View
 from features.errors import explain
-from features.rows import EARLIER_LABEL_FIELDS, LABEL_FIELDS
+from features.rows import EARLIER_LABEL_FIELDS, LABEL_FIELDS, SLOT_FIELDS
 from transforms.errors import GraphError
 from transforms.export import load_finisher
 from transforms.graph import make_preprocessing_fn
@@ -34,7 +34,9 @@ from transforms.plan import GraphPlan, plan_graph
 
 DEFAULT_RUNNER: Final = "FnApiRunner"
 BATCH_ROWS: Final = 4_096
-KEPT_COLUMNS: Final = ("entity_id", "now", *(field.name for field in (*LABEL_FIELDS, *EARLIER_LABEL_FIELDS)), "split")
+KEPT_COLUMNS: Final = (
+    "entity_id", "now", *(field.name for field in (*LABEL_FIELDS, *EARLIER_LABEL_FIELDS, *SLOT_FIELDS)), "split",
+)  # fmt: skip
 TRAIN: Final = "train"
 
 
@@ -110,6 +112,7 @@ def describe_graph(catalog: Catalog, plan: GraphPlan, graph_dir: Path) -> dict[s
         "transformed_names": plan.transformed_names,
         "finished_groups": plan.finished_groups,
         "transformed_groups": plan.transformed_groups,
+        "counted_names": plan.counted_names,
         "profile_fields": [_describe_field(entry) for entry in catalog.profile_fields_of(view)],
         "request_fields": [_describe_field(entry) for entry in view.request],
     }

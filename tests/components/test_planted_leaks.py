@@ -117,7 +117,7 @@ LEAKS: dict[str, tuple[ModuleType, str, str, str, str]] = {
         labels, "label_rows", "tolerance=horizon_us", "tolerance=horizon_us + 1_000_000 * 86_400", "label"
     ),
     "a label from an outcome known after the cutoff": (
-        labels, "_known_log", "<= known_at_us", "<= known_at_us + 86_400_000_000", "label"
+        labels, "known_log", "<= known_at_us", "<= known_at_us + 86_400_000_000", "label"
     ),
     "an evaluated label from an outcome known after the test begins": (
         training_rows, "label_columns", "(known_at_us, sample.test_begins_us)", "(known_at_us, known_at_us)", "evaluated label"

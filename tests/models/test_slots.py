@@ -1,0 +1,220 @@
+"""Hours of the week: derived by hand, in their limits, across both changes of the clock, fitted where the truth is known."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.layout import DAY_S
+from features.zones import CLOCK_HORIZON_S
+from models.slot_evaluation import sum_by_row
+from models.slot_layer import SlotPosterior
+from models.slot_learning import LAYER, fit_slots, predict_observed
+from models.slot_rows import SlotRows, count_slots, find_columns
+from models.slot_schedule import FACTS, OUTPUT_NAMES, wait_until
+from models.slot_spec import SLOTS, STRENGTHS
+from models.specs import load_spec
+
+SPEC = load_spec("send_time")
+NAMES = (
+    *(f"opens_by_local_hour_count_lifetime_h{slot:03d}" for slot in range(SLOTS)), "opens_by_local_hour_count_lifetime_unknown",
+    *(f"sends_by_local_hour_count_lifetime_h{slot:03d}" for slot in range(SLOTS)),
+    "country_0", "country_other", "local_week_s", "clock_change_in_s", "clock_change_s",
+)  # fmt: skip
+COLUMNS = find_columns(NAMES, SPEC.slots)
+UNMIXED = {"hour_precision": 9.0, "same_day": 20.0, "same_kind": -20.0, "all_days": -20.0}
+"""A kernel that leaves every event where it is: at exp(9) the next hour gets exp(-276)."""
+NEVER_RAW, ALWAYS_RAW, TINY = 30.0, -30.0, -30.0
+
+
+def make_layer(**strengths: float) -> SlotPosterior:
+    layer = SlotPosterior({name: list(places) for name, places in vars(COLUMNS).items()}, 10.0, name=LAYER)
+    layer.build((None, len(NAMES)))
+    values = dict.fromkeys(STRENGTHS, 0.0) | {"sends": TINY} | UNMIXED | strengths
+    layer.strengths.assign(np.array([values[name] for name in STRENGTHS], np.float32))
+    return layer
+
+
+def row(opens: dict[int, int], sends: dict[int, int], *, segment: int = 0, week_s: float = 0.0) -> np.ndarray:
+    values = np.zeros((1, len(NAMES)), np.float32)
+    for places, counts in ((COLUMNS.acts, opens), (COLUMNS.sends, sends)):
+        for slot, count in counts.items():
+            values[0, places[slot]] = count
+    values[0, COLUMNS.segments[segment]] = 1
+    values[0, list(COLUMNS.clock)] = (week_s, CLOCK_HORIZON_S, 0)
+    return values
+
+
+def fact(outputs: np.ndarray, name: str) -> float:
+    return float(outputs[0, 1 + SLOTS + FACTS.index(name)])
+
+
+def test_two_opens_of_many_sends_and_one_of_few_as_derived_by_hand() -> None:
+    """Nine messages at slot 9, two opened; one at slot 20, opened. In units of an even share the propensities are 0.9 * 168 and
+    0.1 * 168, so in units of 1/168 the weights are 10/9 and 10. Then
+        sum w o   = 2 * 10/9 + 10 = 110/9, of which slot 9 has 20/110 = 2/11 and slot 20 has 9/11
+        sum w^2 o = 2 * 100/81 + 100 = 8300/81, so n = (110/9)^2 / (8300/81) = 12100/8300 = 121/83
+    The prior is even, with the strength of 2 events: p = (n * share + 2/168) / (n + 2), and now is Monday 09:00, slot 9.
+    """
+    outputs = make_layer(raw=NEVER_RAW, user=np.log(2)).call(tf.constant(row({9: 2, 20: 1}, {9: 9, 20: 1}, week_s=9 * 3_600.0)))
+    outputs = outputs.numpy()
+    n = 121 / 83
+    at_9, at_20, elsewhere = ((n * share + 2 / 168) / (n + 2) for share in (2 / 11, 9 / 11, 0))
+    assert outputs[0, 1 + 9] == pytest.approx(at_9, rel=1e-5)
+    assert outputs[0, 1 + 20] == pytest.approx(at_20, rel=1e-5)
+    assert outputs[0, 1 + 100] == pytest.approx(elsewhere, rel=1e-5)
+    assert fact(outputs, "effective_sample_size") == pytest.approx(n, rel=1e-5)
+    assert fact(outputs, "own") == pytest.approx(n / (n + 2), rel=1e-5)
+    assert [fact(outputs, name) for name in ("now", "best_1", "best_2", "wait_s_1")] == [9, 20, 9, 11 * 3_600]
+    assert fact(outputs, "gain_1") == pytest.approx(at_20 / at_9 - 1, rel=1e-4)
+    assert fact(outputs, "gain_low_1") < fact(outputs, "gain_1") < fact(outputs, "gain_high_1")
+    assert [fact(outputs, name) for name in ("gain_2", "gain_low_2", "gain_high_2")] == pytest.approx([0, 0, 0], abs=1e-6)
+    assert outputs[0, 0] == pytest.approx(1 - at_9 / at_20, rel=1e-5)
+
+
+def test_without_correction_the_hour_that_was_sent_to_most_looks_best() -> None:
+    layer = make_layer(raw=NEVER_RAW, user=np.log(2))
+    layer.columns = layer.columns.__class__(COLUMNS.acts, (), COLUMNS.segments, COLUMNS.clock)
+    assert fact(layer.call(tf.constant(row({9: 2, 20: 1}, {9: 9, 20: 1}))).numpy(), "best_1") == 9
+
+
+def test_where_an_action_is_seen_is_the_preference_times_the_propensity() -> None:
+    """As above: observed is proportional to p * pi; slots without sends are never seen in."""
+    layer = make_layer(raw=NEVER_RAW, user=np.log(2))
+    seen = layer.observed(tf.constant(row({9: 2, 20: 1}, {9: 9, 20: 1}))).numpy()[0]
+    n = 121 / 83
+    parts = np.array([(n * 2 / 11 + 2 / 168) * 0.9, (n * 9 / 11 + 2 / 168) * 0.1])
+    assert seen[[9, 20]] == pytest.approx(parts / parts.sum(), rel=1e-5)
+
+
+def test_a_user_without_data_gets_the_segment_and_a_segment_without_data_everyone() -> None:
+    layer = make_layer(raw=ALWAYS_RAW, user=0.0, segment=0.0)
+    acts = np.zeros((2, SLOTS), np.float32)
+    acts[0, [30, 31]] = 3, 1
+    layer.set_prior(acts, np.full(SLOTS, 1 / SLOTS, np.float32))
+    known = layer.call(tf.constant(row({}, {}))).numpy()
+    assert known[0, [1 + 30, 1 + 31]] == pytest.approx([0.75, 0.25], rel=1e-4)
+    # Of its 4 actions and 1 of strength 4/5 of the segment's word is its own.
+    assert (fact(known, "effective_sample_size"), fact(known, "own")) == (0, 0)
+    assert fact(known, "segment") == pytest.approx(4 / 5, rel=1e-5)
+    unknown = layer.call(tf.constant(row({}, {}, segment=1))).numpy()
+    assert unknown[0, [1 + 30, 1 + 31]] == pytest.approx([0.75, 0.25], rel=1e-4)
+    assert fact(unknown, "segment") == 0
+
+
+def test_a_user_with_much_data_gets_her_own_hours() -> None:
+    layer = make_layer(raw=0.0, user=3.0)
+    own = layer.call(tf.constant(row({50: 40_000, 51: 10_000}, dict.fromkeys(range(SLOTS), 1_000)))).numpy()
+    assert own[0, [1 + 50, 1 + 51]] == pytest.approx([0.8, 0.2], abs=0.005)
+    assert fact(own, "own") > 0.99
+
+
+counts = st.dictionaries(st.integers(0, SLOTS - 1), st.integers(1, 50), max_size=12)
+
+
+@given(opens=counts, sends=counts, week_s=st.integers(0, 7 * DAY_S - 1), precision=st.floats(-3, 5))
+@settings(deadline=None, max_examples=12)
+def test_it_is_a_distribution_and_waiting_for_the_best_never_loses(opens, sends, week_s, precision) -> None:
+    mixed = {"same_day": 0.0, "same_kind": 0.0, "all_days": 0.0, "hour_precision": precision}
+    layer = make_layer(raw=1.0, user=1.0, sends=1.0, **mixed)
+    outputs = layer.call(tf.constant(row(opens, sends, week_s=float(week_s)))).numpy()
+    assert np.isfinite(outputs).all()
+    assert outputs[0, 1 : 1 + SLOTS].sum() == pytest.approx(1, rel=1e-4)
+    assert (outputs[0, 1 : 1 + SLOTS] > 0).all()
+    assert 0 <= outputs[0, 0] < 1
+    assert fact(outputs, "gain_1") >= -1e-4
+    assert fact(outputs, "effective_sample_size") <= sum(opens.values()) * (1 + 1e-5)
+    assert layer.kernel().numpy().sum(axis=1) == pytest.approx(np.ones(SLOTS), rel=1e-5)
+
+
+def clock(week_s: float, change_in_s: float = CLOCK_HORIZON_S, change_s: float = 0.0) -> tf.Tensor:
+    return tf.constant([[week_s, change_in_s, change_s]], tf.float32)
+
+
+def waits(slots: list[int], *readings: float) -> list[float]:
+    return wait_until(tf.constant([slots], tf.int32), clock(*readings)).numpy()[0].tolist()
+
+
+def test_waiting_counts_from_the_hour_one_is_in() -> None:
+    # Tuesday 10:30 is slot 34 of the week: within it, half an hour before the next, and 167.5 hours before the last.
+    half_past = 34 * 3_600.0 + 1_800
+    assert waits([34, 35, 33], half_past) == [0, 1_800, 167 * 3_600 - 1_800]
+
+
+def test_an_hour_that_the_clock_skips_begins_where_it_leaps() -> None:
+    # Sunday 00:00, put forward from 02:00 to 03:00 in two hours: 01:00 comes in one hour; 02:00, which does not exist, and
+    # 03:00 both in two; 04:00 in three.
+    sunday = 144 * 3_600.0
+    assert waits([145, 146, 147, 148], sunday, 7_200, 3_600) == [3_600, 7_200, 7_200, 3 * 3_600]
+
+
+def test_an_hour_that_comes_twice_is_taken_at_its_first_time() -> None:
+    # Sunday 00:00, put back from 02:00 to 01:00 in two hours: 01:00 first comes in one hour, 02:00 only in three.
+    sunday = 144 * 3_600.0
+    assert waits([145, 146, 0], sunday, 7_200, -3_600) == [3_600, 3 * 3_600, 25 * 3_600]
+
+
+def test_ties_share_what_is_left_of_the_top() -> None:
+    distribution = np.zeros((1, SLOTS))
+    distribution[0, :4] = 0.4, 0.2, 0.2, 0.2
+    actions = np.zeros((1, SLOTS), np.float32)
+    actions[0, [0, 1]] = 1, 2
+    found = sum_by_row(distribution, actions)
+    # Slot 0 leads; three slots share places two to four, of which the top three has two.
+    assert (found["top1"][0], found["top3"][0]) == pytest.approx((1, 1 + 2 * 2 / 3))
+    assert found["nll"][0] == pytest.approx(-np.log(0.4) - 2 * np.log(0.2))
+
+
+def test_lists_of_slots_become_counts() -> None:
+    counted = count_slots(pa.chunked_array([pa.array([[3, 3, 167], None, []], pa.list_(pa.int16()))]))
+    assert (counted.sum(axis=1).tolist(), counted[0, 3], counted[0, 167]) == ([3, 0, 0], 2, 1)
+
+
+def draw_rows(users: int, *, seed: int) -> tuple[SlotRows, np.ndarray]:
+    """Users with a best hour each, on every day, who were sent to ten times as often at 9 to 11; opens before and after."""
+    rng = np.random.default_rng(seed)
+    best = rng.integers(0, 24, users)
+    apart = np.abs((np.arange(SLOTS) % 24)[None, :] - best[:, None])
+    rate = 0.05 + 0.9 * np.exp(-0.5 * (np.minimum(apart, 24 - apart) / 2) ** 2)
+    policy = np.where(np.isin(np.arange(SLOTS) % 24, (9, 10, 11)), 10.0, 1.0)
+    sends = rng.multinomial(120, policy / policy.sum(), users)
+    opens, later = rng.binomial(sends, rate), rng.binomial(rng.multinomial(60, policy / policy.sum(), users), rate)
+    transformed = np.zeros((users, len(NAMES)), np.float32)
+    transformed[:, list(COLUMNS.acts)], transformed[:, list(COLUMNS.sends)] = opens, sends
+    transformed[:, COLUMNS.segments[0]] = 1
+    ids = pa.array([f"u{number}" for number in range(users)])
+    split = np.full(users, "train")
+    rows = SlotRows(ids, split, transformed, transformed, NAMES, later.astype(np.float32), COLUMNS)
+    return rows, best
+
+
+def test_the_fit_beats_the_start_and_only_the_correction_finds_the_planted_hours(tmp_path) -> None:
+    rows, best = draw_rows(1_500, seed=3)
+    network, fit = fit_slots(SPEC, rows, seed=0)
+    preference = network.predict(rows.transformed, verbose=0)[:, 1 : 1 + SLOTS]
+    found = preference.reshape(-1, 7, 24).sum(axis=1).argmax(axis=1)
+    apart = np.minimum(np.abs(found - best), 24 - np.abs(found - best))
+    raw = rows.acts.reshape(-1, 7, 24).sum(axis=1).argmax(axis=1)
+    raw_apart = np.minimum(np.abs(raw - best), 24 - np.abs(raw - best))
+    assert (apart <= 1).mean() > 0.8 > 0.6 > (raw_apart <= 1).mean()
+    assert fit.held_out_nll < np.log(SLOTS) - 0.5
+    network.save(tmp_path / "network.keras")
+    again = keras.models.load_model(tmp_path / "network.keras")
+    assert (again.predict(rows.transformed, verbose=0) == network.predict(rows.transformed, verbose=0)).all()
+    assert (predict_observed(again, rows.transformed[:5]) == predict_observed(network, rows.transformed[:5])).all()
+    assert again.output_shape == (None, 1 + len(OUTPUT_NAMES))
+    # The order of rows changes nothing but whom the fit draws first: here all are asked.
+    shuffled = np.random.default_rng(0).permutation(len(rows))
+    other, _ = fit_slots(SPEC, _reorder(rows, shuffled), seed=0)
+    swapped = other.predict(rows.transformed[:20], verbose=0)[:, 1 : 1 + SLOTS]
+    assert swapped == pytest.approx(preference[:20], rel=0.02, abs=1e-4)
+
+
+def _reorder(rows: SlotRows, order: np.ndarray) -> SlotRows:
+    parts = (rows.split[order], rows.transformed[order], rows.finished[order])
+    return SlotRows(rows.entity_ids.take(pa.array(order)), *parts, rows.finished_names, rows.outcomes[order], rows.columns)
