@@ -78,7 +78,7 @@ class Traffic:
     def forget(self) -> None:
         self.reasons, self.slowest_s = Counter(), 0.0
 
-    def wait_for(self, wanted: Callable[[Counter[str | None]], bool], timeout_s: float = 30) -> None:
+    def wait_for(self, wanted: Callable[[Counter[str | None]], bool], timeout_s: float = 90) -> None:
         """Until the reasons seen from now on are as wanted."""
         self.forget()
         deadline = time.monotonic() + timeout_s
@@ -117,17 +117,13 @@ def traffic(served: Any, now_us: int = NOW_US) -> Iterator[Traffic]:
     assert seen.failures == []
 
 
-def is_whole(reasons: Counter[str | None]) -> bool:
-    return reasons[None] >= 40 and set(reasons) == {None}
-
-
 def has_degraded(prefix: str, least: int = 40) -> Callable[[Counter[str | None]], bool]:
     # A snapshot: the clients go on counting.
     return lambda reasons: sum(reasons[reason] for reason in [*reasons] if (reason or "").startswith(prefix)) >= least
 
 
-def recovers(seen: Traffic, timeout_s: float = 30) -> None:
-    """Some answers may still be degraded when the fault has just ended; soon none is."""
+def recovers(seen: Traffic, timeout_s: float = 90) -> None:
+    """Some answers may still be degraded, when a fault has just ended or the machine is busy; soon none is for a while."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         seen.forget()
@@ -139,7 +135,7 @@ def recovers(seen: Traffic, timeout_s: float = 30) -> None:
 
 def test_it_answers_while_its_store_is_gone_and_uses_it_again(served: Any, proxy: Proxy) -> None:
     with traffic(served) as seen:
-        seen.wait_for(is_whole)
+        recovers(seen)
         proxy.cut()
         try:
             seen.wait_for(has_degraded("breaker_open_local_copy"))
@@ -153,7 +149,7 @@ def test_it_answers_while_its_store_is_gone_and_uses_it_again(served: Any, proxy
 
 def test_a_store_a_hundred_milliseconds_slow_costs_an_answer_its_budget_at_most(served: Any, proxy: Proxy) -> None:
     with traffic(served) as seen:
-        seen.wait_for(is_whole)
+        recovers(seen)
         proxy.delay_s = 0.1
         try:
             seen.wait_for(lambda reasons: has_degraded("breaker_open")(reasons) and has_degraded("store_un", 1)(reasons))
