@@ -26,8 +26,8 @@ BLIND: Final = "MonitorBlind"
 OF_MONITORS: Final = (
     (r"drift(\..*)?", "DriftFound", "drift"),
     ("skew", "SkewFound", "skew"),
-    ("freshness", "FeaturesStale", "stream"),
-    ("quality", "DataQualityFails", "drift"),
+    ("freshness", "FeaturesStale", "freshness"),
+    ("quality", "DataQualityFails", "quality"),
     ("maturity", "LabelsLate", "labels"),
     ("labels|early_labels|estimate", "PerformanceFalls", "labels"),
     ("runs", "PipelineFailed", "pipelines"),
