@@ -16,8 +16,12 @@ from features.audits import KEPT, keep_audit, read_newest_audit
 from features.catalogs import load_catalog
 from features.events import append_events
 from features.workspace import Workspace
+from monitoring.estimate import EARLY
 from monitoring.label_maturity import NEVER_KNOWN, Answers
 from monitoring.monitor_settings import MonitorSettings
+from monitoring.verdict_log import read_standing, record_verdicts
+from monitoring.verdicts import Outcome, Severity
+from plumb.model_monitors import make_model_monitors
 
 CATALOG = load_catalog("subscription")
 HOUR_US = DAY_US // 24
@@ -99,3 +103,29 @@ def test_an_audit_is_kept_without_its_user_and_the_newest_is_read(tmp_path: Path
     assert found is not None
     assert (found["measured_at_us"], found["first"]) == (KEPT + 1, {"kind": "state", "signal": "sessions"})
     assert len(list(path.parent.iterdir())) == KEPT
+
+
+def test_a_model_whose_outcomes_stop_coming_pages_long_before_its_labels_mature(tmp_path: Path) -> None:
+    workspace, last = Workspace(tmp_path), 30
+    asked = [Asked(f"u{day}-{number}", day + 0.5, score=0.2) for day in range(last) for number in range(60)]
+    # Of ten users a day two leave, known 1.2 days later, until day 20; from then on nobody does.
+    left = [user for number, user in enumerate(asked) if number % 10 < 2 and user.day < 20]
+    bring(workspace, *[(user.entity, "cancellation", user.day + 1, user.day + 1.2) for user in left])
+    bring(workspace, ("end", "session", last, last), source="more")
+    log_predictions(workspace, "churn", asked)
+    now_us = START_US + last * DAY_US
+
+    monitors = make_model_monitors(workspace, "churn", MonitorSettings())
+    said = {(each.monitor, each.subject): each for monitor in monitors for each in monitor.judge(now_us)}
+
+    early = said[EARLY, "model:churn/1"]
+    assert (early.outcome, early.severity, early.evidence["direction"]) == (Outcome.FAIL, Severity.PAGE, "fall")
+    # No label has matured: that takes 104 days.
+    assert said["maturity", "model:churn"].evidence["matured"] == 0
+    assert not any(monitor == "labels" for monitor, _ in said)
+    assert said["skew", "model:churn"].text == "nobody has compared served rows with the batch path"
+    record_verdicts(workspace, [*said.values()], valid_for_s=60, now_us=now_us)
+    # A month later nobody asks version 1 any more: nothing stands of it and nobody is blind to it.
+    later_us = now_us + 30 * DAY_US
+    assert [each for monitor in monitors[-1:] for each in monitor.judge(later_us)] == []
+    assert {each.verdict.subject for each in read_standing(workspace, now_us=later_us)} == {"model:churn"}
