@@ -183,15 +183,28 @@ def erase(folder: Path, entity_ids: Collection[str]) -> int:
     return sum(_rewrite(path, wanted) for path in list_segments(folder))
 
 
-def expire(folder: Path, before_us: int) -> int:
-    """Remove the segments all of whose rows were answered before a time; returns how many."""
+def expire(folder: Path, before_us: int, *, views: Collection[str] | None = None) -> int:
+    """Remove the segments all of whose rows were answered before a time, also beside writers; returns how many.
+
+    Args:
+        views: keys of the views whose rows may go; None: of any.
+    """
     removed = 0
     for path in list_segments(folder):
-        if not reaches(path, before_us):
+        # Under the lock nobody appends between the look and the end of the file.
+        with _locked_segment(path) as file:
+            if file is None or reaches(path, before_us) or not (views is None or _is_of(path, views)):
+                continue
             path.unlink()
             path.with_name(f"{path.name}.partial").unlink(missing_ok=True)  # of a deletion that a crash ended
             removed += 1
     return removed
+
+
+def _is_of(path: Path, views: Collection[str]) -> bool:
+    """Whether a segment's rows are of these views: a process serves one, so its first rows tell."""
+    first = next(_read_frames(path, 0, None, [PREDICTION.get_field_index("view_key")]), None)
+    return first is None or set(first[1]["view_key"].to_pylist()) <= set(views)
 
 
 def list_segments(folder: Path) -> list[Path]:

@@ -3,16 +3,18 @@
 A snapshot of each of the entity's views is written at the position of the last event that goes; then the events leave the
 table in one commit that records the position, and their files leave the disk. Ended anywhere, it is completed by the next
 run: a snapshot beside events that are still there changes no answer. Whole days go, once their last second is old enough.
+
+Logged predictions hold what users did and say nothing of their region: they go, a file at a time, with the shortest retention.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
-from features import delta
+from features import delta, predictions
 from features.declarations import Catalog
 from features.erasure import ERASED
 from features.event_log.compaction import compacted_to, open_live_log
@@ -27,16 +29,18 @@ class Expired:
 
     Attributes:
         first_days: first day that each region keeps.
+        prediction_files: files of logged predictions that left, by model.
     """
 
     entity: str
     events: int
     live_files: int
     first_days: dict[str, date]
+    prediction_files: dict[str, int] = field(default_factory=dict)
 
 
 def expire_events(workspace: Workspace, catalog: Catalog, entity: str, *, now_us: int) -> Expired:
-    """Drop the events of an entity type that are older than their region's retention.
+    """Drop the events of an entity type that are older than their region's retention, and predictions on them.
 
     Raises:
         TemporaryError: another process writes the log.
@@ -65,7 +69,18 @@ def expire_events(workspace: Workspace, catalog: Catalog, entity: str, *, now_us
             delta.delete_rows(log, f"({predicate}) AND event_type <> {delta.quoted(ERASED)}", recorded)
         delta.remove_old_files(log)
     dropped = _drop_live(workspace, catalog, entity)
-    return Expired(entity, sum(count for *_, count in ends), dropped, first_days)
+    served = _expire_predictions(workspace, catalog, entity, max(first_days.values()))
+    return Expired(entity, sum(count for *_, count in ends), dropped, first_days, served)
+
+
+def _expire_predictions(workspace: Workspace, catalog: Catalog, entity: str, first_day: date) -> dict[str, int]:
+    """Drop files of predictions on the entity's views, all answered before a day; how many, by model that lost some."""
+    views = [key for view in catalog.views if view.entity == entity for key in (view.key, *view.former_keys)]
+    folder = workspace.predictions("any").parent
+    models = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    before_us = (first_day - date(1970, 1, 1)) // timedelta(microseconds=1)
+    gone = {model: predictions.expire(workspace.predictions(model), before_us, views=views) for model in models}
+    return {model: files for model, files in gone.items() if files}
 
 
 def _keep_states(workspace: Workspace, catalog: Catalog, entity: str, at: Position) -> None:

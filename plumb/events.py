@@ -143,7 +143,7 @@ def expire(
     now: Annotated[str | None, typer.Option("--now", help="The time from which ages count; now if left out.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Drop raw events older than their region's retention; the states that they made are kept as snapshots."""
+    """Drop raw events older than their region's retention, predictions older than the shortest; snapshots keep the states."""
     from features.catalogs import load_catalog
     from features.retention import expire_events
 
@@ -154,12 +154,13 @@ def expire(
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in done], indent=2, sort_keys=True, default=str))
         return
-    table = Table("log", "events dropped", "live files dropped", "kept from")
+    table = Table("log", "events dropped", "live files dropped", "prediction files dropped", "kept from")
     for each in done:
         kept = (
             ", ".join(f"{region}: {day}" for region, day in each.first_days.items()) or "the beginning: no retention declared"
         )
-        table.add_row(each.entity, f"{each.events:,}", f"{each.live_files:,}", kept)
+        served = f"{sum(each.prediction_files.values()):,}"
+        table.add_row(each.entity, f"{each.events:,}", f"{each.live_files:,}", served, kept)
     console.print(table)
 
 

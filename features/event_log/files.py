@@ -143,12 +143,18 @@ class FileLog:
         if from_offset >= self._end(partition):
             self._scan(partition)
         self._require_offset(partition, from_offset)
+        try:
+            return self._read_known(partition, from_offset, limit)
+        except FileNotFoundError:  # retention has dropped a segment since it was found: look anew
+            self._known[partition] = _Partition()
+            return self.read(partition, from_offset, limit)
+
+    def _read_known(self, partition: int, from_offset: int, limit: int) -> list[pa.Table]:
         places = self._known[partition].places
         index = bisect_right(places, from_offset, key=lambda place: place.frame.first_offset) - 1
         tables: list[pa.Table] = []
-        rows = 0
+        rows, segment, file = 0, None, None
         with ExitStack() as opened:
-            segment, file = None, None
             while 0 <= index < len(places) and rows < limit and from_offset < places[-1].frame.next_offset:
                 if places[index].segment != segment or file is None:
                     segment = places[index].segment
@@ -189,8 +195,8 @@ class FileLog:
 
         A reader that has not come so far must be filled from the batch log; an open one finds the log's new start by itself.
         """
-        segments = self._segments(partition)
-        ended = [segment for segment, after in pairwise(segments) if int(after.stem) <= before and after.stat().st_size]
+        pairs = pairwise(self._segments(partition))
+        ended = [segment for segment, after in pairs if int(after.stem) <= before and after.stat().st_size]
         for segment in ended:
             segment.unlink()
         return len(ended)
@@ -307,9 +313,8 @@ class FileLog:
             at = rest.find(MAGIC, 1)
             while at >= 0:
                 if read_header(rest[at : at + HEADER_BYTES]):
-                    raise self._damaged(
-                        partition, f"a frame at byte {known.position}", f"the next one at byte {known.position + at}"
-                    )
+                    got = f"the next one at byte {known.position + at}"
+                    raise self._damaged(partition, f"a frame at byte {known.position}", got)
                 at = rest.find(MAGIC, at + 1)
             if rest:
                 file.truncate(known.position)

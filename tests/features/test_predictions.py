@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -215,3 +217,31 @@ def test_segments_expire_when_all_their_rows_are_older(new_writer: NewWriter, tm
         writer.append(rows_of([f"u{number}"], NOON_US + number))
     assert expire(tmp_path, NOON_US + 2) == 2
     assert read_names(tmp_path) == ["u2"]
+
+
+def test_only_segments_of_the_views_named_expire(new_writer: NewWriter, tmp_path: Path) -> None:
+    place = PREDICTION.get_field_index("view_key")
+    for number, view in enumerate(("v", "w")):
+        rows = rows_of([view], NOON_US - number)
+        new_writer(tmp_path).append(rows.set_column(place, PREDICTION.field(place), [[view]]))
+    assert expire(tmp_path, NOON_US + 1, views=["w", "x"]) == 1
+    assert read_names(tmp_path) == ["v"]
+    assert expire(tmp_path, NOON_US + 1) == 1
+
+
+def test_what_a_writer_appends_while_its_segment_expires_is_kept(new_writer: NewWriter, tmp_path: Path) -> None:
+    """The writer waits for the segment's lock, finds its name gone, and goes on in another one."""
+    writer = new_writer(tmp_path)
+    writer.append(rows_of(["old"], NOON_US))
+    (segment,) = list_segments(tmp_path)
+    with segment.open("rb") as held, ThreadPoolExecutor(2) as threads:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        expiring = threads.submit(expire, tmp_path, NOON_US + 1)
+        appending = threads.submit(writer.append, rows_of(["new"], NOON_US + 5))
+        time.sleep(0.2)
+        assert not expiring.done()  # nothing goes while somebody writes
+        fcntl.flock(held, fcntl.LOCK_UN)
+        appending.result(20)
+        removed = expiring.result(20)
+    # Whoever came first: the new row is there, beside the old one if it came in time to keep the segment.
+    assert read_names(tmp_path) == (["new"] if removed else ["old", "new"])

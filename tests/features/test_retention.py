@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +28,9 @@ from features.events import append_events, log_heads, read_events
 from features.layout import DAY_S
 from features.online.addresses import ViewVersion, open_store
 from features.point_in_time import states_as_known
+from features.predictions import SegmentWriter, list_segments
 from features.retention import expire_events
-from features.rows import TIME, event_schema
+from features.rows import PREDICTION, TIME, event_schema
 from features.snapshots import read_base
 from features.stream_fold import ShardFold
 from features.workspace import Workspace
@@ -239,6 +242,28 @@ def test_a_retention_shorter_than_repeats_are_known_is_no_retention() -> None:
         check_catalog(replace(CATALOG, retention_s=(("eu", 7 * DAY_S),)))
     with pytest.raises(DeclarationError, match="a declared region"):
         check_catalog(replace(CATALOG, retention_s=(("mars", 90 * DAY_S),)))
+
+
+def test_predictions_go_with_the_shortest_retention_of_their_catalog(tmp_path: Path) -> None:
+    """END_US less 20 days ("eu") begins the first day that is kept: "us" keeps 30, but no row says where a user is."""
+    workspace = Workspace(tmp_path)
+    append_events(workspace, CATALOG, "user", EVENTS.slice(0, 1), source="all")
+    first_day_us = (END_US - 20 * DAY_US) // DAY_US * DAY_US
+    for model, view, at_us in (
+        ("old", VIEW.key, first_day_us - 1), ("young", VIEW.key, first_day_us), ("other", "household@1", first_day_us - 1),
+    ):  # fmt: skip
+        with closing(SegmentWriter(workspace.predictions(model))) as writer:
+            writer.append(prediction(view, at_us))
+    assert expire_events(workspace, CATALOG, "user", now_us=END_US).prediction_files == {"old": 1}
+    assert [len(list_segments(workspace.predictions(model))) for model in ("old", "young", "other")] == [0, 1, 1]
+
+
+def prediction(view_key: str, at_us: int) -> pa.Table:
+    filled: dict[str, object] = {field.name: 0 for field in PREDICTION if not field.nullable}
+    named = dict.fromkeys(("request_id", "model", "revision", "entity_id"), "x")
+    moment = datetime.fromtimestamp(at_us // 10**6, UTC) + timedelta(microseconds=at_us % 10**6)
+    row = filled | named | {"view_key": view_key, "answered_at": moment, "now": moment, "score": 0.5, "cold": False}
+    return pa.Table.from_pylist([row], schema=PREDICTION)
 
 
 def test_a_catalog_without_retention_keeps_everything(tmp_path: Path) -> None:

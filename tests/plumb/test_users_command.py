@@ -125,4 +125,6 @@ def test_ids_come_from_a_file_and_nobody_is_an_error(tmp_path: Path) -> None:
 def test_a_catalog_without_retention_says_that_it_keeps_everything(tmp_path: Path) -> None:
     done = plumb(tmp_path / "workspace", "events", "expire", "--catalog", "subscription", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [{"entity": "user", "events": 0, "first_days": {}, "live_files": 0}]
+    assert json.loads(done.stdout) == [
+        {"entity": "user", "events": 0, "first_days": {}, "live_files": 0, "prediction_files": {}}
+    ]

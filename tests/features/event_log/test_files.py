@@ -117,6 +117,20 @@ def test_the_oldest_segments_may_be_gone(folder: Path, monkeypatch: pytest.Monke
         left.read(0, 0, 9)
 
 
+def test_a_segment_that_is_dropped_under_an_open_reader_is_an_offset_that_is_gone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "SEGMENT_BYTES", 1)
+    reader = FileLog.open(folder, 1)
+    assert reader.end_offset(0) == 3  # it has found the segment
+    with FileLog.open(folder, 1) as log:
+        log.append(0, event("d"), now_us=9)
+        assert log.drop_segments(0, 3) == 1
+    with pytest.raises(EventLogError, match="offset is not in the event log: .*expected 3 to 4; got 1; next: materialize"):
+        reader.read(0, 1, 9)
+    assert read_ids(reader) == ["d"]
+
+
 def test_a_log_may_begin_behind_the_batch_log(tmp_path: Path) -> None:
     with FileLog.create(tmp_path / "log", [7]) as log:
         assert log.start_offset(0) == log.end_offset(0) == 7
