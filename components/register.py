@@ -8,7 +8,7 @@ from components.image import component
 @component
 def register(  # noqa: PLR0913 - a step's arguments are its wires
     model: str, workspace: str, control_database: str, run_id: str, created_at: str, seed: int, rows: Input[Dataset],
-    graph: Input[Model], network: Input[Model], evaluation: Input[Metrics], exported: Output[Model],
+    graph: Input[Model], network: Input[Model], evaluation: Input[Metrics], exported: Output[Model], may_promote: bool = True,
 ) -> int:  # fmt: skip
     """Write a blessed version that can be served; it becomes champion if the gate promotes it.
 
@@ -24,6 +24,7 @@ def register(  # noqa: PLR0913 - a step's arguments are its wires
         network: folder of the train step.
         evaluation: JSON file of the evaluate step.
         exported: folder with ``saved_model/``, ``model.json`` and ``evaluation.json``, as registered.
+        may_promote: whether the gate's word makes it champion where there is one; else it waits for a rollout.
     Returns:
         the version's number.
     """
@@ -33,7 +34,7 @@ def register(  # noqa: PLR0913 - a step's arguments are its wires
     from features.workspace import Workspace
 
     paths = (Path(rows.path), dict(rows.metadata), Path(graph.path), Path(network.path), Path(evaluation.path))
-    target = Workspace(Path(workspace), control_database)
-    version = register_version(target, model, Products(*paths), Path(exported.path), Run(run_id, created_at, seed))
+    target, run = Workspace(Path(workspace), control_database), Run(run_id, created_at, seed, may_promote)
+    version = register_version(target, model, Products(*paths), Path(exported.path), run)
     exported.metadata.update({"version": version.version, "path": str(version.path)})
     return version.version

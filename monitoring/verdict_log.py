@@ -67,12 +67,17 @@ def record_verdicts(workspace: Workspace, verdicts: Sequence[Verdict], *, valid_
         raise _refusal("verdicts", "valid for more than 0 s", f"{valid_for_s:g} s")
     if not verdicts:
         return
-    valid_until_us = now_us + round(valid_for_s * US_PER_S)
+    for verdict in verdicts:
+        if not verdict.monitor or not verdict.subject:
+            raise _refusal(f"{verdict.monitor!r} of {verdict.subject!r}", "a monitor and a subject", "an empty name")
+    kept = [_storable(verdict) for verdict in sorted(verdicts, key=lambda each: each.at_us)]
+    heard = (now_us, now_us + round(valid_for_s * US_PER_S))
     with open_session(workspace, SCHEMA, write=True, timeout_s=TIMEOUT_S) as session:
-        for verdict in sorted(verdicts, key=lambda each: each.at_us):
-            if not verdict.monitor or not verdict.subject:
-                raise _refusal(f"{verdict.monitor!r} of {verdict.subject!r}", "a monitor and a subject", "an empty name")
-            _record(session, verdict, (now_us, valid_until_us))
+        # One query, and one write at the end: all writers of the database wait for this one.
+        query = select(StandingRow).where(StandingRow.subject.in_({verdict.subject for verdict in kept}))
+        rows = {(row.monitor, row.subject): row for row in session.scalars(query)}
+        for verdict in kept:
+            _record(session, rows, verdict, heard)
         session.commit()
 
 
@@ -131,10 +136,12 @@ def retire(workspace: Workspace, subject: str, now_us: int, *, monitors: Sequenc
         session.commit()
 
 
-def _record(session: Session, verdict: Verdict, heard: tuple[int, int]) -> None:
-    """``heard``: when, and until when the verdict is valid."""
-    verdict = replace(verdict, text=_storable(verdict.text), evidence={k: _storable(v) for k, v in verdict.evidence.items()})
-    row = session.get(StandingRow, (verdict.monitor, verdict.subject))
+def _record(
+    session: Session, rows: dict[tuple[str, str], StandingRow], verdict: Verdict, heard: tuple[int, int]
+) -> None:  # fmt: skip
+    """``rows`` are those that stand; ``heard``: when, and until when the verdict is valid."""
+    name = (verdict.monitor, verdict.subject)
+    row = rows.get(name)
     if row is not None and verdict.at_us < max(row.at_us, row.retired_at_us or 0):
         return
     changed = row is None or row.retired_at_us is not None or (row.outcome, row.severity) != (verdict.outcome, verdict.severity)
@@ -142,17 +149,22 @@ def _record(session: Session, verdict: Verdict, heard: tuple[int, int]) -> None:
     if changed:
         session.add(HistoryRow(**fields))
     if row is None:
-        row = StandingRow(monitor=verdict.monitor, subject=verdict.subject)
+        row = rows[name] = StandingRow(monitor=verdict.monitor, subject=verdict.subject)
         session.add(row)
-    for name, value in fields.items():
-        setattr(row, name, value)
+    for key, value in fields.items():
+        setattr(row, key, value)
     row.since_us = verdict.at_us if changed else row.since_us
     (row.heard_us, row.valid_until_us), row.retired_at_us = heard, None
-    session.flush()
 
 
-def _storable(value: Any) -> Any:
+def _storable(verdict: Verdict) -> Verdict:
     """JSON of PostgreSQL knows neither NaN nor infinity, its texts no NUL; both may come from what users send."""
+    return replace(
+        verdict, text=_clean(verdict.text), evidence={name: _clean(value) for name, value in verdict.evidence.items()}
+    )
+
+
+def _clean(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value.replace("\x00", "\ufffd") if isinstance(value, str) else value

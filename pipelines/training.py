@@ -13,7 +13,9 @@ from pipelines.profile import DATA, LIGHT, TENSOR
 
 
 @dsl.pipeline(name="training", description="Train a model as known at a time; register it if it is blessed.")
-def training(model: str, workspace: str, known_at_us: int = 0, seed: int = 0, control_database: str = "") -> None:
+def training(
+    model: str, workspace: str, known_at_us: int = 0, seed: int = 0, control_database: str = "", may_promote: bool = True
+) -> None:  # fmt: skip
     """Train one model. The run's name and start come from KFP, so that a schedule needs to know neither.
 
     Args:
@@ -22,6 +24,7 @@ def training(model: str, workspace: str, known_at_us: int = 0, seed: int = 0, co
         known_at_us: nothing that became known later enters training (UTC microseconds); 0 for the end of the log.
         seed: seed of initial weights, shuffling and bootstrap.
         control_database: SQLAlchemy URL without a password; empty for the SQLite file in the workspace.
+        may_promote: whether a version that beats the champion becomes it; else it waits for a rollout.
     """
     rows = training_rows(model=model, workspace=workspace, known_at_us=known_at_us)
     DATA.apply(rows)
@@ -48,5 +51,6 @@ def training(model: str, workspace: str, known_at_us: int = 0, seed: int = 0, co
             model=model, workspace=workspace, control_database=control_database, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             created_at=dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER, seed=seed, rows=rows.outputs["rows"],
             graph=graph.outputs["graph"], network=network.outputs["network"], evaluation=evaluation.outputs["evaluation"],
+            may_promote=may_promote,
         ).after(page)  # fmt: skip
         TENSOR.apply(registration)

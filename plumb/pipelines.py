@@ -31,6 +31,7 @@ console = Console()
 KNOWN_AT_HELP = (
     "Nothing that became known later enters; a date or an ISO 8601 time with its zone. The end of the log if left out."
 )
+PROMOTE_HELP = "Whether a version that beats the champion becomes it; else it is left to a rollout."
 EVERY_HELP = "Schedule: six fields from seconds to day of week, UTC, such as '0 30 4 * * *'. One run now if left out."
 
 
@@ -51,12 +52,14 @@ def run(
     model: Annotated[str, typer.Argument(help="Name of a model spec, such as churn.")],
     known_at: Annotated[str | None, typer.Option("--known-at", help=KNOWN_AT_HELP)] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, shuffling and bootstrap.")] = 0,
+    may_promote: Annotated[bool, typer.Option("--promote/--no-promote", help=PROMOTE_HELP)] = True,
 ) -> None:
     """Train, evaluate and, if it is blessed, register a model. Exits with 1 if it is not blessed."""
     from pipelines.reports import report_of
 
     settings: Settings = ctx.obj
-    record = launch(settings.workspace, model, known_at_us=parse_instant(known_at) if known_at else None, seed=seed)
+    known_at_us = parse_instant(known_at) if known_at else None
+    record = launch(settings.workspace, model, known_at_us=known_at_us, seed=seed, may_promote=may_promote)
     console.print(render_run(record))
     console.print(f"report: {report_of(settings.workspace, record.run_id)}", soft_wrap=True)
     if record.status == "not blessed":
@@ -127,11 +130,14 @@ def read_token(path: Path | None) -> str:
     return token
 
 
-def launch(workspace: Workspace, model: str, *, known_at_us: int | None = None, seed: int = 0) -> RunRecord:
+def launch(
+    workspace: Workspace, model: str, *, known_at_us: int | None = None, seed: int = 0, may_promote: bool = True
+) -> RunRecord:  # fmt: skip
     """Run the compiled training pipeline with a progress display on stderr; returns the finished record.
 
     Args:
         known_at_us: UTC microseconds; the newest ingest_time of the model's event log where None or 0.
+        may_promote: whether a version that beats the champion becomes it; else it waits for a rollout.
     Raises:
         PlumblineError: the model is unknown, its log is empty, the compiled pipeline is stale, or a step failed.
     """
@@ -151,6 +157,7 @@ def launch(workspace: Workspace, model: str, *, known_at_us: int | None = None, 
         "known_at_us": known_at_us or 0,
         "seed": seed,
         "control_database": workspace.control_url,
+        "may_promote": may_promote,
     }
     started = RunRecord(
         run_id=run_id,

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from features.errors import PlumblineError
 from monitoring.retraining import (
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 PLUMB = (sys.executable, "-c", "from plumb.app import main; main()")
 PIPELINE = "training"
 LOOK_EVERY_S = 5.0
+VALID_FOR_S = 300.0
+"""For how long verdicts on retrainings stand without being heard again."""
 NICENESS = 10
 """Of a run on the machine that serves: answers come first."""
 LAST_CHARACTERS = 300
@@ -87,6 +89,8 @@ class Retrainer:
         self._tell = tell
         self._looked_at_us = 0
         self._told: dict[str, str] = {}
+        self._said: dict[tuple[str, str], tuple[str, str]] = {}
+        self._said_at_us = 0
 
     def look(self, now_us: int) -> None:
         """Answer the drift that stands, and see what has become of runs.
@@ -98,10 +102,13 @@ class Retrainer:
         if now_us - self._looked_at_us < LOOK_EVERY_S * 1e6:
             return
         self._looked_at_us = now_us
+        known = list_retrainings(self._workspace)
+        last = {each.model: each for each in reversed(known)}
         for drift in self._find_drift(now_us):
-            if drift.is_over:
+            has_run = drift.model in last and last[drift.model].episode_ended_at_us is None
+            if drift.is_over and has_run:
                 end_episode(self._workspace, drift.model, now_us)
-            elif drift.failing:
+            elif drift.failing and not has_run:
                 self._answer(drift, now_us)
         known = list_retrainings(self._workspace)
         if known:
@@ -142,7 +149,11 @@ class Retrainer:
             return any(parse_instant(record.started_at) > one.opened_at_us for record in ended)
 
         verdicts = judge_retrainings(list_retrainings(self._workspace), has_ended_well, now_us)
-        record_verdicts(self._workspace, verdicts, valid_for_s=60 * LOOK_EVERY_S, now_us=now_us)
+        said = {(each.monitor, each.subject): (str(each.outcome), each.text) for each in verdicts}
+        # Only what has changed, or has to be heard again, is written: writers wait for each other.
+        if said != self._said or now_us - self._said_at_us > VALID_FOR_S / 2 * 1e6:
+            record_verdicts(self._workspace, verdicts, valid_for_s=VALID_FOR_S, now_us=now_us)
+            self._said, self._said_at_us = said, now_us
 
     def _follow(self, one: Retraining, records: list[RunRecord], now_us: int) -> None:
         """One run that is not known to have ended: start it, or see how it goes."""
@@ -172,7 +183,7 @@ class Retrainer:
         command = [*PLUMB, "--workspace", str(self._workspace.root)]
         command += ["--control-database", self._workspace.control_url] if self._workspace.control_url else []
         command += ["pipelines", "run", one.model, "--known-at", show_instant(one.parameters["known_at_us"])]
-        command += ["--seed", str(one.parameters["seed"])]
+        command += ["--seed", str(one.parameters["seed"]), "--no-promote"]
         path = self._log_of(one)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as log:
@@ -217,7 +228,13 @@ def choose_run(records: list[RunRecord], model: str, now_us: int) -> Wanted:
     """The run to be opened: like the newest one that registered a version of the model, on what is known by now."""
     like = next((each for each in records if (each.model, each.pipeline, each.status) == (model, PIPELINE, "succeeded")), None)
     seed = like.parameters["seed"] if like else 0
-    return Wanted(PIPELINE, {"model": model, "seed": seed, "known_at_us": now_us}, like.run_id if like else "")
+    parameters: dict[str, Any] = {
+        "model": model,
+        "seed": seed,
+        "known_at_us": now_us,
+        "may_promote": False,
+    }  # that takes a rollout
+    return Wanted(PIPELINE, parameters, like.run_id if like else "")
 
 
 def find_run(records: list[RunRecord], one: Retraining) -> RunRecord | None:

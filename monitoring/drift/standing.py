@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from features.layout import US_PER_S
 from features.workspace import Workspace
 from monitoring.drift.records import JudgedWindow
 from monitoring.drift.settings import STABLE, DriftSettings
@@ -49,7 +50,7 @@ def keep_standing(
     workspace: Workspace, service: str, source: str, revisions: Revisions, settings: DriftSettings, now_us: int
 ) -> None:  # fmt: skip
     """Somebody looks: what stands of the service's revisions goes on, of one that is gone nothing does, and of one that was
-    promoted nothing that held it beside stable.
+    promoted nothing that held it beside stable. Only what has little time left is written, since writers wait for each other.
 
     Raises:
         StoreUnavailable: the control database does not answer.
@@ -62,7 +63,7 @@ def keep_standing(
             continue
         if revisions.is_gone(revision) or (monitor.startswith(f"{DRIFT}{STABLE}.") and revision == revisions.stable):
             gone.setdefault(each.verdict.subject, []).append(monitor)
-        elif _is_of(each, DRIFT, suffix):
+        elif _is_of(each, DRIFT, suffix) and each.valid_until_us - now_us < settings.heard_within_s * US_PER_S // 2:
             alive.setdefault(each.verdict.subject, []).append(monitor)
     for subject, monitors in gone.items():
         retire(workspace, subject, now_us, monitors=monitors)

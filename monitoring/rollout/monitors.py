@@ -1,7 +1,7 @@
 """What monitors outside the controller say of a rollout: which standing verdicts concern it, and what each may do to it.
 
-A monitor that blames the canary itself (``drift.stable.*``) takes the traffic from it. One that fails for stable, the service
-or its model calls somebody and stops the promotion. A monitor that was to speak again and has not is blind, and nothing is
+A monitor that blames the canary itself (``drift.stable.*``) takes the traffic from it. One that fails for stable or the service
+calls somebody and stops the promotion. A monitor that was to speak again and has not is blind, and nothing is
 promoted past it. One that has found too little data is shown; only a plan that requires it waits for it, and for one that has
 never spoken.
 """
@@ -70,7 +70,13 @@ def read_monitors(workspace: Workspace, standing: Standing, routing: Routing, no
 
 def weigh_monitors(concern: Concern, verdicts: Sequence[Verdict], now_us: int) -> tuple[Verdict, ...]:
     """Standing verdicts as a rollout is to take them, and one for each required monitor that has not passed."""
-    known = {(verdict.monitor, verdict.subject): verdict for verdict in verdicts}
+    # What is wrong with a model as a whole (its labels, its estimates) stops a rollout only where the plan asks for it: the
+    # rollout may be what mends it.
+    known = {
+        (verdict.monitor, verdict.subject): verdict
+        for verdict in verdicts
+        if verdict.subject != concern.model or verdict.monitor in concern.require
+    }
     taken = [_take(verdict, concern, known) for verdict in known.values()]
     return (*taken, *_miss_required(concern, taken, now_us))
 

@@ -54,7 +54,7 @@ def test_a_run_is_really_started_once_and_one_that_fails_is_a_verdict(tmp_path: 
         controller.look(at_us + second * S)
     (opened,) = list_retrainings(workspace)
     assert (opened.status, opened.like_run, opened.parameters) == (
-        "under way", earlier.run_id, {"model": "churn", "seed": 7, "known_at_us": at_us},
+        "under way", earlier.run_id, {"model": "churn", "seed": 7, "known_at_us": at_us, "may_promote": False},
     )  # fmt: skip
     assert opened.why == f"drift.training.features of churn/stable: {TEXT}"
     assert [line.partition(",")[0] for line in lines][1:] == ["retraining 1 of churn is started"]
@@ -67,6 +67,7 @@ def test_a_run_is_really_started_once_and_one_that_fails_is_a_verdict(tmp_path: 
 
     (record,) = [each for each in list_records(workspace) if each.run_id != earlier.run_id]
     assert (record.parameters["known_at_us"], record.parameters["seed"], record.status) == (at_us, 7, "failed")
+    assert record.parameters["may_promote"] is False
     assert (done.status, done.run_id, done.result) == ("failed", record.run_id, record.error)
     (standing,) = read_standing(workspace, subjects=["run:training"], now_us=now_us())
     assert (standing.verdict.outcome, standing.verdict.severity) == (Outcome.FAIL, Severity.PAGE)

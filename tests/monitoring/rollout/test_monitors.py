@@ -44,13 +44,19 @@ def test_a_monitor_that_blames_the_canary_takes_its_traffic_and_the_reason_names
     assert action == RollBack("drift.stable.features of churn/canary-7: 1 of 4 features drifted: hours (effect 0.90)")
 
 
-@pytest.mark.parametrize("subject", [CANARY, STABLE, "churn", "model:churn"])
+@pytest.mark.parametrize("subject", [CANARY, STABLE, "churn"])
 def test_what_concerns_both_calls_somebody_and_stops_the_promotion_but_takes_no_traffic(subject):
     # Whatever severity a monitor asks for, what is not about the canary cannot take its traffic.
     severity = Severity.PAGE if subject == CANARY else Severity.ROLL_BACK
     action = decide(said("drift.training.features", subject, Outcome.FAIL, severity))
     assert isinstance(action, Page)
     assert "hours" in action.reason
+
+
+def test_what_is_wrong_with_the_model_as_a_whole_stops_only_plans_that_ask_for_it():
+    failed = said("labels", "model:churn", Outcome.FAIL)
+    assert isinstance(decide(failed), Promote)
+    assert isinstance(decide(failed, require=("labels",)), Page)
 
 
 def test_a_canary_that_was_trained_on_what_stable_drifted_to_is_the_cure():
