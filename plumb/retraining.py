@@ -240,4 +240,4 @@ def choose_run(records: list[RunRecord], model: str, now_us: int) -> Wanted:
 def find_run(records: list[RunRecord], one: Retraining) -> RunRecord | None:
     """The record of the run that a retraining has started: nobody else asks for just that instant."""
     wanted = one.parameters["known_at_us"]
-    return next((each for each in records if each.model == one.model and each.parameters["known_at_us"] == wanted), None)
+    return next((each for each in records if each.model == one.model and each.parameters.get("known_at_us") == wanted), None)
