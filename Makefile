@@ -31,7 +31,7 @@ UV_READY := $(if $(filter uv,$(UV)),,$(TOOLS)/.ready)
 export PYTHONSAFEPATH := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup demo test e2e check bench bench-online bench-serving bench-stream bench-rollouts bench-drift bench-early-warning audit chaos format lock clean python
+.PHONY: help setup demo test e2e check bench bench-online bench-serving bench-stream bench-rollouts bench-drift bench-send-time bench-early-warning audit chaos format lock clean python
 
 help:  ## list the targets (this)
 	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ bench-drift: $(MONITORING)/.ready  ## measure drift detection: time, false alarm
 
 bench-early-warning: $(MONITORING)/.ready  ## simulate falling conversion: the day early labels alarm beside matured ones; false alarms
 	$(MONITORING)/bin/python -m benchmarks.early_warning
+
+bench-send-time: $(VENV)/.ready  ## measure send time: planted hours found, beside the bound; SITE=FILE adds real activity
+	$(VENV)/bin/python -m benchmarks.send_time $(if $(SITE),--site $(SITE))
 
 chaos: $(VENV)/.ready  ## kill controller, plane and servers at random while versions are rolled out (SECONDS_LONG=600)
 	PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.chaos --seconds $(SECONDS_LONG)

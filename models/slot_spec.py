@@ -9,7 +9,8 @@ SLOTS: Final = 168
 """Hours of the week, from Monday 00:00."""
 
 STRENGTHS: Final = ("raw", "user", "segment", "sends", "hour_precision", "same_day", "same_kind", "all_days")
-"""Numbers that ``models.slot_learning`` fits: the first five as logarithms, the last three as logits of how the kernel divides an event among days."""
+"""Numbers that ``models.slot_learning`` fits: the first five as logarithms, the last three as logits of how the kernel divides
+an event among days."""
 
 
 @dataclass(frozen=True)

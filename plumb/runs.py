@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from features.workspace import Workspace
+from models.metrics import METRIC_TITLES
 from plumb.settings import Settings
 
 if TYPE_CHECKING:
@@ -121,18 +122,20 @@ def evaluation_tables(evaluation: Mapping[str, Any]) -> list[Table]:
     title = f"test: {evaluation['rows']:,} rows, {evaluation['entities']:,} entities, {evaluation['positives']:,} positive"
     return [
         comparison_table(evaluation, title),
-        calibration_table(evaluation["calibration"]),
+        *([calibration_table(evaluation["calibration"])] if "calibration" in evaluation else []),
         slices_table(evaluation["slices"]),
     ]
 
 
 def comparison_table(evaluation: Mapping[str, Any], title: str) -> Table:
-    """One row a candidate: every metric with its 95 % interval, and by how much AUC of the network is better."""
-    table = Table("candidate", *(METRICS.values()), "network's gain in AUC", title=title, title_justify="left")
+    """One row a candidate: every metric with its 95 % interval, and by how much the network's first one is better."""
+    metrics = tuple(evaluation["candidates"]["network"])
+    titles = [METRIC_TITLES[metric] for metric in metrics]
+    table = Table("candidate", *titles, f"network's gain in {titles[0]}", title=title, title_justify="left")
     for name, figures in evaluation["candidates"].items():
         gain = evaluation["gains"].get(name)
         table.add_row(
-            name, *(show_figure(figures[metric]) for metric in METRICS), show_figure(gain["auc"], "+.3f") if gain else ""
+            name, *(show_figure(figures[metric]) for metric in metrics), show_figure(gain[metrics[0]], "+.3f") if gain else ""
         )
     return table
 
@@ -146,10 +149,12 @@ def calibration_table(calibration: Mapping[str, Any]) -> Table:
 
 
 def slices_table(slices: Mapping[str, Any]) -> Table:
-    """AUC and calibration of the network in every slice, AUC empty where a slice holds one class; the report has them all."""
-    table = Table("slice", "rows", "positive", "AUC", "mean score - share", title="slices of the network", title_justify="left")
+    """The network's first metric and its calibration in every slice, empty where a slice has none; the report has them all."""
+    metric = next((name for part in slices.values() for name in part.get("candidates", {}).get("network", ())), "auc")
+    head = ("slice", "rows", "positive", METRIC_TITLES[metric], "mean score - share")
+    table = Table(*head, title="slices of the network", title_justify="left")
     for title, part in slices.items():
-        area = part.get("candidates", {}).get("network", {}).get("auc")
+        area = part.get("candidates", {}).get("network", {}).get(metric)
         gap = part.get("gaps", {}).get("network")
         shown = (show_figure(area) if area else "", show_figure(gap, "+.3f") if gap else "")
         table.add_row(title, f"{part['rows']:,}", f"{part['positives']:,}", *shown)
@@ -157,8 +162,11 @@ def slices_table(slices: Mapping[str, Any]) -> Table:
 
 
 def headline(record: RunRecord) -> str:
-    """AUC of the network with its interval; empty before the evaluate step has ended."""
-    return show_figure(record.evaluation["candidates"]["network"]["auc"]) if record.evaluation else ""
+    """AUC of the network with its interval, or its first metric by name; empty before the evaluate step has ended."""
+    if not record.evaluation:
+        return ""
+    metric, figure = next(iter(record.evaluation["candidates"]["network"].items()))
+    return show_figure(figure) if metric == "auc" else f"{METRIC_TITLES[metric]} {show_figure(figure)}"
 
 
 def show_figure(figure: Mapping[str, float], form: str = ".3f") -> str:
