@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -31,7 +31,7 @@ app = typer.Typer(help="Events as they arrive: fold them into the online store."
 status = Console(stderr=True)
 
 CATALOG_HELP = "A shipped catalog's name, or a dotted module that defines CATALOG."
-VIEW_HELP = "The view to keep fresh; may be left out where the catalog has one."
+VIEW_HELP = "The view to keep fresh; the catalog's first if left out."
 FROM_HELP = "Where events arrive: log files in the workspace, or Kafka."
 KAFKA_HELP = "Kafka's bootstrap servers, host:port."
 STORE_HELP = "Folder of an LMDB store or a redis:// address; the workspace's own store if left out."
@@ -218,8 +218,11 @@ def _watch(feed: Feed, compact_s: float, ended: threading.Event) -> None:
     while not ended.wait(PROGRESS_S):
         before = _show(feed, before)
         if compact_s and time.monotonic() - compacted >= compact_s:
-            with _open_log(feed) as log, suppress(TemporaryError):  # held by a deletion, say: the next time will do
-                move(log, feed.settings.workspace, feed.catalog, feed.view.entity, now_us=now_us())
+            try:
+                with _open_log(feed) as log:
+                    move(log, feed.settings.workspace, feed.catalog, feed.view.entity, now_us=now_us())
+            except TemporaryError as error:  # held by a deletion, say: the next time will do
+                status.print(f"  not compacted this time: {error}", style="yellow", highlight=False, soft_wrap=True)
             compacted = time.monotonic()
 
 
@@ -239,6 +242,4 @@ def _show(feed: Feed, before: Progress) -> Progress:
 
 
 def _view_of(catalog: Catalog, name: str | None) -> View:
-    if name is None and len(catalog.views) == 1:
-        return catalog.views[0]
-    return catalog.view(name or "")
+    return catalog.views[0] if name is None else catalog.view(name)
