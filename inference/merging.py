@@ -22,7 +22,8 @@ Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
 Work = Callable[[Sequence[Request]], Sequence[Answer]]
-"""Answers requests together, in their order; raises where it cannot answer one of them."""
+"""Answers requests together, in their order; raises where it cannot answer one of them, ``TemporaryError`` where it can answer
+none of them now."""
 
 
 class Overloaded(TemporaryError):
@@ -159,6 +160,11 @@ class Merger(Generic[Request, Answer]):
             for waiting, answer in zip(batch, finished.result(), strict=True):
                 if not waiting.future.done():
                     waiting.future.set_result(answer)
+        elif isinstance(error, TemporaryError):
+            # What is down for one is down for all: asking for each half again would only double the load on it.
+            for waiting in batch:
+                if not waiting.future.done():
+                    waiting.future.set_exception(error)
         elif len(batch) > 1:
             # One of them is at fault, and the others must not suffer for it: it is found by halving.
             self._halves += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]

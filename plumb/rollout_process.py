@@ -25,6 +25,7 @@ from plumb.stream_workers import on_stop
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from monitoring.rollout.leader import Lease
     from plumb.retraining import Course as Retraining
 
 LOOPBACK = "127.0.0.1"
@@ -67,7 +68,7 @@ def run_controller(settings: Settings, plane: str, course: Course) -> None:
     from monitoring.rollout.collector import Collector
     from monitoring.rollout.controller import Controller
     from monitoring.rollout.forwarding import Forwarder
-    from monitoring.rollout.leader import Claim, release
+    from monitoring.rollout.leader import Claim
     from monitoring.rollout.metrics import ControllerMetrics
     from monitoring.rollout.monitors import read_monitors
     from monitoring.rollout.records import list_rollouts
@@ -106,9 +107,19 @@ def run_controller(settings: Settings, plane: str, course: Course) -> None:
     if forwarder is not None:
         forwarder.close()
     if controller.lease is not None:
-        release(workspace, controller.lease, now_us())
+        let_go(workspace, controller.lease)
     traffic.close()
     asked.close()
+
+
+def let_go(workspace: Workspace, lease: Lease) -> None:
+    """Let another controller have the lease at once; where the control database is away, it expires by itself."""
+    from monitoring.rollout.leader import release
+
+    try:
+        release(workspace, lease, now_us())
+    except StoreUnavailable as error:
+        tell(f"the lease is not given back and expires by itself: {error}")
 
 
 def drift_answerer(settings: Settings, course: Course) -> Callable[[int], None]:

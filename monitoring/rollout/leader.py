@@ -72,9 +72,13 @@ def take(workspace: Workspace, claim: Claim, held: Lease | None, now_us: int) ->
         return lease
 
 
-def release(workspace: Workspace, lease: Lease, now_us: int) -> None:
-    """Let others have it at once; does nothing if it is no longer held."""
-    with open_session(workspace, SCHEMA, write=True) as session:
+def release(workspace: Workspace, lease: Lease, now_us: int, *, timeout_s: float = 3.0) -> None:
+    """Let others have it at once; does nothing if it is no longer held.
+
+    Raises:
+        StoreUnavailable: the control database does not answer.
+    """
+    with open_session(workspace, SCHEMA, write=True, timeout_s=timeout_s) as session:
         row = session.get(LeaseRow, lease.name)
         if row is not None and (row.holder, row.token) == (lease.holder, lease.token):
             row.expires_at_us = min(row.expires_at_us, now_us)

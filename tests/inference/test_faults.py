@@ -163,8 +163,12 @@ def test_a_store_a_hundred_milliseconds_slow_costs_an_answer_its_budget_at_most(
 def test_a_stream_that_stopped_is_said_until_it_goes_on(served: Any, redis_url: str) -> None:
     with traffic(served, STALE_US) as seen:
         seen.wait_for(has_degraded("stale_state"))
+        assert None not in seen.reasons  # nobody is answered as if the state were fresh
+        assert counted(served, 'plumb_degraded_entities_total{model="churn",reason="stale_state') > 0
         move_store(redis_url, 10, STALE_US)
         recovers(seen)
+        assert not [reason for reason in seen.reasons if (reason or "").startswith("stale_state")]
+    assert sum(seen.reasons.values()) > 0
 
 
 def counted(served: Any, name: str) -> float:

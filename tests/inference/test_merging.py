@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from features.errors import PlumblineError
+from features.errors import PlumblineError, StoreUnavailable
 from inference.merging import MergeLimits, Merger, Overloaded
 
 
@@ -116,6 +116,29 @@ def test_a_request_at_fault_is_found_and_its_neighbours_get_their_answers() -> N
     assert [str(answers[place]) for place in (2, 5)] == ["13 is not doubled"] * 2
     # Of [1, 13 | 2, 3, 13] both halves fail, and their halves in turn.
     assert work.batches[:4] == [[0], [1, 13, 2, 3, 13], [1, 13], [2, 3, 13]]
+
+
+def test_a_failure_that_all_share_is_everybodys_at_once_and_asked_for_once() -> None:
+    class Down(Doubling):
+        def __call__(self, requests: Sequence[int]) -> list[int]:
+            done = super().__call__(requests)
+            if len(self.batches) == 2:
+                raise StoreUnavailable("store is down")
+            return done
+
+    work = Down()
+
+    async def scenario(merger: Merger[int, int]) -> list[Any]:
+        work.gate.clear()
+        tasks = [asyncio.create_task(merger.submit(number, 1)) for number in range(9)]
+        await settle()
+        work.gate.set()
+        return [*await asyncio.gather(*tasks, return_exceptions=True), await merger.submit(9, 1)]
+
+    first, *others, last = run(work, MergeLimits(batches=1), scenario)
+    assert (first, last) == (0, 18)
+    assert [str(answer) for answer in others] == ["store is down"] * 8
+    assert work.batches == [[0], [1, 2, 3, 4, 5, 6, 7, 8], [9]]
 
 
 def test_a_cancelled_request_leaves_the_queue_and_harms_nobody() -> None:

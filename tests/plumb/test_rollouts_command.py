@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +24,11 @@ from models.errors import VersionError
 from models.versions import NewVersion, register
 from monitoring.errors import RolloutError, TrafficUnavailable
 from monitoring.rollout.api import Desk, build_api
+from monitoring.rollout.leader import Claim, take
 from monitoring.rollout.plan import PlanError, describe_plan
 from monitoring.rollout.traffic import PlaneTraffic
 from plumb import app, rollout_view
-from plumb.rollout_process import listen, serving
+from plumb.rollout_process import let_go, listen, serving
 
 NEW = NewVersion("churn", 0, "run-1", True, "beats recency", "subscriber@1", "v", "g", {"network_auc": 0.8})
 WHO = pwd.getpwuid(os.getuid()).pw_name
@@ -140,6 +142,19 @@ def test_a_refused_command_ends_with_2_and_says_why(town: Town) -> None:
     assert "aborted" in shown
     assert "rollback by" in shown
     assert "refused: rollout cannot be changed so" in shown
+
+
+def test_a_lease_that_cannot_be_given_back_ends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = Workspace(tmp_path)
+    held = take(workspace, Claim("first"), None, START_US)
+    assert held is not None
+    other = sqlite3.connect(workspace.control_database, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    let_go(workspace, held)
+    assert "the lease is not given back and expires by itself: control database did not answer" in capsys.readouterr().err
+    other.close()
+    let_go(workspace, held)
+    assert take(workspace, Claim("second"), None, START_US) is not None
 
 
 def test_the_http_api_says_and_does_the_same(town: Town) -> None:

@@ -67,6 +67,59 @@ def run_redis(*options: str) -> Iterator[int]:
 @contextlib.contextmanager
 def run_postgresql() -> Iterator[str]:
     """A PostgreSQL server with a database ``plumbline``; gives its SQLAlchemy URL."""
+    with postgresql_folder() as (folder, command), run_server(command, folder / "postgresql.log", postgresql_answers) as port:
+        yield postgresql_url(port)
+
+
+@dataclass
+class Restartable:
+    """A PostgreSQL server that a test ends and starts again, with the same data on the same port."""
+
+    port: int
+    command: list[str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return postgresql_url(self.port)
+
+    def start(self) -> None:
+        """Start it, and wait until it takes sessions."""
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(self.command, cwd=self.log.parent, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        if not wait_until_it_answers(self.process, self.port, postgresql_answers):
+            raise ServerMissing(f"PostgreSQL did not start: {self.log.read_text(errors='replace')[-300:]}")
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """End it: SIGINT rolls back what is open and ends in order, SIGQUIT leaves it for recovery, as a crash does."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        self.process.wait(STOP_TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def run_restartable_postgresql() -> Iterator[Restartable]:
+    """A PostgreSQL server of the caller's own, started."""
+    with postgresql_folder() as (folder, command):
+        port = free_port()
+        server = Restartable(port, command(port), folder / "postgresql.log")
+        server.start()
+        try:
+            yield server
+        finally:
+            if server.process is not None:
+                stop(server.process)
+
+
+def postgresql_url(port: int) -> str:
+    """Its maintenance database, for SQLAlchemy."""
+    return f"postgresql+psycopg://plumbline@{HOST}:{port}/postgres"
+
+
+@contextlib.contextmanager
+def postgresql_folder() -> Iterator[tuple[Path, Callable[[int], list[str]]]]:
+    """A folder with an empty database cluster, and the command that serves it on a port."""
     initdb, postgres = find_program("initdb"), find_program("postgres")
     account = unprivileged_account()
     with temporary_folder(account) as folder:
@@ -81,8 +134,7 @@ def run_postgresql() -> Iterator[str]:
             options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
             return [*account.prefix, postgres, "-D", str(data), *options]
 
-        with run_server(command, folder / "postgresql.log", postgresql_answers) as port:
-            yield f"postgresql+psycopg://plumbline@{HOST}:{port}/postgres"
+        yield folder, command
 
 
 @contextlib.contextmanager
