@@ -22,6 +22,8 @@ class MonitorSettings:
 
     Attributes:
         freshness_s, drift_s, quality_s, skew_s, labels_s, estimate_s, online_s, runs_s: seconds between two looks.
+        online_simulations: streams that the thresholds of value-by-value watches are found by; ten for each value between false
+            alarms, or these do not keep to it.
         alarms_per_month: false pages that are expected in 30 days of one log's quality and of one version's labels, each.
         volume_spread: relative deviation of an hour's events between weeks that is taken for normal; more where the earlier
             weeks themselves show more.
@@ -51,6 +53,7 @@ class MonitorSettings:
     estimate_s: float = HOUR_S
     online_s: float = 60
     runs_s: float = 60
+    online_simulations: int = 10_000
     alarms_per_month: float = 1.0
     volume_spread: float = 0.15
     volume_floor: float = 0.5

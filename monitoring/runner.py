@@ -20,7 +20,8 @@ _log = logging.getLogger(__name__)
 
 GRACE: Final = 3
 """A monitor has promised to speak again within so many of its intervals; then it is blind."""
-LEAST_VALID_S: Final = 120.0
+LEAST_VALID_S: Final = 600.0
+"""One loop calls all: a monitor that reads long must not make the others blind."""
 
 
 class Record(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -22,6 +22,7 @@ from monitoring import freshness, quality, runs
 from monitoring.drift.labelled import MONITOR as MATURED
 from monitoring.drift.labelled import judge_matured_labels
 from monitoring.drift.records import JudgedWindow
+from monitoring.drift.streams import SETTINGS as ONLINE
 from monitoring.drift.streams import OnlineDrift
 from monitoring.drift.watch import PredictionWatch
 from monitoring.monitor_settings import MonitorSettings
@@ -106,7 +107,8 @@ def _watch_drift(
     The watch of windows records verdicts on revisions itself, between a window's file and its own progress: none is lost.
     """
     workspace = settings.workspace
-    watch, online = PredictionWatch(workspace, model, monitors.drift, service=service), OnlineDrift(workspace, service, model)
+    watch = PredictionWatch(workspace, model, monitors.drift, service=service)
+    online = OnlineDrift(workspace, service, model, replace(ONLINE, simulations=monitors.online_simulations))
 
     def judge(now_us: int) -> tuple[Verdict, ...]:
         for judged in watch.judge_due(now_us):

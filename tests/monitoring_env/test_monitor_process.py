@@ -31,7 +31,12 @@ def workspace(tmp_path, rng):
     workspace = Workspace(tmp_path)
     write_version(workspace, 3, rng)
     serve(workspace, rng, 3)
+    (tmp_path / "monitors.yaml").write_text("online_simulations: 200\ndrift: {joint_features: 0}\n")  # half the time
     return workspace
+
+
+def settings_of(workspace):
+    return ["--settings", str(workspace.root / "monitors.yaml")]
 
 
 def serve(workspace, rng, hours_ago):
@@ -53,7 +58,7 @@ def start(workspace):
         "--tick-s",
         "0.2",
     ]
-    arguments += ["--tick-s", "0.2"]
+    arguments += ["--tick-s", "0.2", *settings_of(workspace)]
     return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
@@ -124,7 +129,8 @@ def scrape(address):
 
 def test_check_says_everything_once_and_exits_with_1_where_it_pages(workspace: Workspace, tmp_path: Path):
     run = subprocess.run(
-        [*COMMAND, "--workspace", str(workspace.root), "monitors", "check", "--service", "shop=churn", "--json"],
+        [*COMMAND, "--workspace", str(workspace.root), "monitors", "check", "--service", "shop=churn", "--json",
+         *settings_of(workspace)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 1, run.stderr
@@ -136,3 +142,9 @@ def test_check_says_everything_once_and_exits_with_1_where_it_pages(workspace: W
         ("runs", "run:all"),
     }  # fmt: skip
     assert stands(workspace, LOST, "shop/stable").verdict.evidence["feature_1"] == "sessions"
+    shown = subprocess.run(
+        [*COMMAND, "--workspace", str(workspace.root), "monitors", "labels", "churn", "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    table = json.loads(shown.stdout)
+    assert (table["predictions"], table["matured"], table["ages"][0]["age_days"]) == (600, 0, 0)
