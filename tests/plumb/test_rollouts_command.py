@@ -28,6 +28,7 @@ from monitoring.rollout.leader import Claim, take
 from monitoring.rollout.plan import PlanError, describe_plan
 from monitoring.rollout.traffic import PlaneTraffic
 from plumb import app, rollout_view
+from plumb.instants import now_us
 from plumb.rollout_process import let_go, listen, serving
 
 NEW = NewVersion("churn", 0, "run-1", True, "beats recency", "subscriber@1", "v", "g", {"network_auc": 0.8})
@@ -146,7 +147,7 @@ def test_a_refused_command_ends_with_2_and_says_why(town: Town) -> None:
 
 def test_a_lease_that_cannot_be_given_back_ends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workspace = Workspace(tmp_path)
-    held = take(workspace, Claim("first"), None, START_US)
+    held = take(workspace, Claim("first", ttl_s=600), None, now_us())
     assert held is not None
     other = sqlite3.connect(workspace.control_database, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -154,7 +155,7 @@ def test_a_lease_that_cannot_be_given_back_ends_nothing(tmp_path: Path, capsys: 
     assert "the lease is not given back and expires by itself: control database did not answer" in capsys.readouterr().err
     other.close()
     let_go(workspace, held)
-    assert take(workspace, Claim("second"), None, START_US) is not None
+    assert take(workspace, Claim("second"), None, now_us()) is not None
 
 
 def test_the_http_api_says_and_does_the_same(town: Town) -> None:
