@@ -128,7 +128,7 @@ def test_a_deleted_user_is_gone_from_lmdb_redis_and_every_table(workspace: Works
     done = delete(deletion(workspace, redis_url), "u1")
     assert done.counts == {
         "markers": 1, f"online store {files}": 1, f"online store {redis_url}": 1, "event log": 2, "dead letters": 1,
-        "profile account": 1, "snapshots": 0, "rows of past runs": 0,
+        "profile account": 1, "profile whereabouts": 0, "snapshots": 0, "rows of past runs": 0,
     }  # fmt: skip
     assert (done.completed_us, done.waiting) == (NOW_US, [])
     for address in (files, redis_url):
