@@ -108,7 +108,12 @@ class Chaos:
 
     def _give_up(self) -> None:
         """End a rollout that has paged, as whoever is called does: so many kills leave it with evidence that cannot be used."""
-        with_retries(lambda: self.place.plumb("rollouts", "abort", "churn", "--why", "it has paged", "--wait", "0"))
+
+        def abort() -> None:
+            if self._standing().needs_controller:  # it may have ended by itself meanwhile
+                self.place.plumb("rollouts", "abort", "churn", "--why", "it has paged", "--wait", "0")
+
+        with_retries(abort)
 
     def _watch(self, seconds: float) -> None:
         """Compare the plane's weight with what is recorded, again and again."""
