@@ -49,9 +49,7 @@ class ControllerMetrics:
             "plumb_rollout_steps", "Steps of rollouts that this controller has seen recorded, as the newest after a tick.",
             ["service", "action"], registry=registry,
         )  # fmt: skip
-        self.faults = Counter(
-            "plumb_rollout_faults", "Ticks in which the control database did not answer.", registry=registry
-        )
+        self.faults = Counter("plumb_rollout_faults", "Ticks in which the control database did not answer.", registry=registry)
 
     def show(self, controller: Controller, standings: list[Standing], now_us: int) -> None:
         """Set everything after a tick; ``standings`` newest first."""
