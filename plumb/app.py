@@ -20,6 +20,7 @@ import typer
 from features.errors import PlumblineError, TemporaryError
 from plumb import (
     alerts,
+    audience,
     audit,
     demo,
     drift,
@@ -80,7 +81,7 @@ def configure(
 
 def register_commands() -> None:
     """Hang every sub-command onto the root, once."""
-    for group in (events, features, pipelines, runs, models, stream, audit, users, rollouts, alerts, drift, monitors):
+    for group in (events, features, pipelines, runs, models, stream, audience, audit, users, rollouts, alerts, drift, monitors):
         root.add_typer(group.app, name=group.__name__.rpartition(".")[2])
     root.command("serve")(serving.serve)
     root.command("score")(serving.score)
