@@ -3,10 +3,12 @@
 With o the user's actions by slot (hour of the week), m what she was sent by slot, and K a kernel that spreads an event over
 hours near it and over other days:
 
-    propensity      pi = (m K + k_sends * policy) / (M + k_sends), policy being everyone's shares of sends
+    propensity      pi = C (m K + k_sends * policy) / (M + k_sends), policy being everyone's shares of sends; C carries a share
+                    into the next hour, because what is sent at ten to twelve is opened after twelve
     weights         w = min((1 / 168) / pi, cap), the inverse propensity against an even week
     evidence        n = (sum w o)^2 / (sum w^2 o), Kish's effective sample size; h = w o n / (sum w o)
-    own hours       p = blend(h, segment), segment = blend(its members' h, everyone), everyone = blend(all, even week)
+    own hours       p = blend(h, segment), segment = blend(its members' actions, everyone), everyone = blend(all, even week),
+                    the actions of many weighted alike by the policy
     blend(h, prior) = (h + k_raw * (h K + k * prior) / (n + k)) / (n + k_raw)
 
 so that p is the segment's without data and the user's own histogram with much. ``p`` is what the user would do were all hours
@@ -86,7 +88,7 @@ class SlotPosterior(keras.layers.Layer):
         )
 
     def set_prior(self, acts: Matrix, policy: Matrix) -> None:
-        """Take weighted actions by segment (G, 168) and shares of sends (168,)."""
+        """Take actions by segment (G, 168) and shares of sends (168,)."""
         self.acts.assign(acts)
         self.policy.assign(policy)
 
@@ -115,7 +117,7 @@ class SlotPosterior(keras.layers.Layer):
         total = tf.reduce_sum(weighted, axis=1, keepdims=True)
         effective = tf.math.divide_no_nan(tf.square(total), tf.reduce_sum(weights * weighted, axis=1, keepdims=True))
         evidence = weighted * tf.math.divide_no_nan(effective, total)
-        acts = tf.convert_to_tensor(self.acts)
+        acts = self._weigh_prior()
         everyone = _blend(tf.reduce_sum(acts, axis=0, keepdims=True), tf.ones([1, SLOTS]) / SLOTS, kernel, raw, 1.0)
         priors = _blend(acts, everyone, kernel, raw, segment)
         member = self._member(inputs)
@@ -137,7 +139,7 @@ class SlotPosterior(keras.layers.Layer):
         closeness = tf.constant(np.cos(2 * np.pi * apart / DAY_HOURS) - 1, tf.float32)
         hours = tf.exp(tf.exp(self.strengths[4]) * closeness)
         hours = hours / tf.reduce_sum(hours, axis=1, keepdims=True)
-        shares = tf.unstack(tf.nn.softmax(self.strengths[5:]))
+        shares = tf.unstack(tf.nn.softmax(self.strengths[5:8]))
         days = tf.add_n([share * tf.constant(matrix, tf.float32) for share, matrix in zip(shares, _day_mixes(), strict=True)])
         product = tf.einsum("ab,cd->acbd", days, hours)
         return tf.reshape(product, [SLOTS, SLOTS])
@@ -154,9 +156,23 @@ class SlotPosterior(keras.layers.Layer):
     def _propensity(self, inputs: tf.Tensor, kernel: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
         policy = tf.convert_to_tensor(self.policy)[None, :]
         if not self.columns.sends:
-            return tf.repeat(policy, tf.shape(inputs)[0], axis=0)
+            return tf.repeat(self._carry(policy), tf.shape(inputs)[0], axis=0)
         sent = tf.maximum(tf.gather(inputs, self.columns.sends, axis=1), 0.0)
-        return (tf.matmul(sent, kernel) + strength * policy) / (tf.reduce_sum(sent, axis=1, keepdims=True) + strength)
+        shares = (tf.matmul(sent, kernel) + strength * policy) / (tf.reduce_sum(sent, axis=1, keepdims=True) + strength)
+        return self._carry(shares)
+
+    def _carry(self, shares: tf.Tensor) -> tf.Tensor:
+        """(n, 168): shares of sends, of which a part has its effect an hour later."""
+        part = tf.sigmoid(self.strengths[8])
+        return (1 - part) * shares + part * tf.roll(shares, 1, axis=1)
+
+    def _weigh_prior(self) -> tf.Tensor:
+        """(G, 168): what segments did, weighted by the policy's propensities; their totals stay."""
+        acts = tf.convert_to_tensor(self.acts)
+        weights = tf.minimum(1 / (SLOTS * self._carry(tf.convert_to_tensor(self.policy)[None, :])), self.weight_cap)
+        weighted = acts * weights
+        totals = [tf.reduce_sum(counts, axis=1, keepdims=True) for counts in (acts, weighted)]
+        return weighted * tf.math.divide_no_nan(*totals)
 
     def _member(self, inputs: tf.Tensor) -> tf.Tensor:
         if not self.columns.segments:

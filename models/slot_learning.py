@@ -2,7 +2,7 @@
 
 Strengths of shrinkage are not guessed: over past cutoffs, every row predicts where its user's next actions would be seen, and
 the strengths and widths that make the mean log likelihood of an action greatest are kept (empirical Bayes by predictive
-likelihood; MacKay and Peto 1995 do the same by evidence). Eight numbers are fitted, so nothing is held out to stop by; the
+likelihood; MacKay and Peto 1995 do the same by evidence). Nine numbers are fitted, so nothing is held out to stop by; the
 held-out loss is reported.
 """
 
@@ -27,7 +27,7 @@ from models.specs import ModelSpec
 MOST_ROWS: Final = 12_000
 PREDICTION_ROWS: Final = 4_096
 STEPS: Final = 60
-START: Final = (3.0, 2.0, 4.0, 3.0, 1.5, 0.0, 0.0, 0.0)
+START: Final = (3.0, 2.0, 4.0, 3.0, 1.5, 0.0, 0.0, 0.0, -2.0)
 LOGARITHM_BOUNDS: Final = (-3.0, 9.0)
 LOGIT_BOUNDS: Final = (-6.0, 6.0)
 LAYER: Final = "slots"
@@ -53,7 +53,7 @@ def fit_slots(spec: ModelSpec, rows: SlotRows, *, seed: int) -> tuple[keras.Mode
     held = hold_out(rows.entity_ids, spec.cutoffs.validation_share)
     network = build_slots(rows.transformed.shape[1], rows, spec)
     layer = network.get_layer(LAYER)
-    layer.set_prior(*measure_prior(rows.where(~held), layer.weight_cap))
+    layer.set_prior(*measure_prior(rows.where(~held)))
     asked = np.flatnonzero(~held & (rows.outcomes.sum(axis=1) > 0))
     if len(asked) > MOST_ROWS:
         asked = np.sort(np.random.default_rng(seed).choice(asked, MOST_ROWS, replace=False))
@@ -61,7 +61,7 @@ def fit_slots(spec: ModelSpec, rows: SlotRows, *, seed: int) -> tuple[keras.Mode
     judged = rows.where(held)
     loss = mean_nll(predict_observed(network, judged.transformed), judged.outcomes)
     # What is known of the users held out belongs to the prior that is served.
-    layer.set_prior(*measure_prior(rows, layer.weight_cap))
+    layer.set_prior(*measure_prior(rows))
     strengths = dict(zip(STRENGTHS, layer.strengths.numpy().tolist(), strict=True))
     return network, SlotFit(len(asked), int(held.sum()), steps, loss, strengths)
 
@@ -75,19 +75,17 @@ def build_slots(inputs: int, rows: SlotRows, spec: ModelSpec) -> keras.Model:
     return keras.Model(transformed, layer(transformed))
 
 
-def measure_prior(rows: SlotRows, weight_cap: float) -> tuple[Matrix, Matrix]:
-    """What users did by segment (G, 168), each user as known at her newest row, weighted by the inverse of the shares of sends;
-    and these shares (168,), even where nothing is sent."""
+def measure_prior(rows: SlotRows) -> tuple[Matrix, Matrix]:
+    """What users did by segment (G, 168), each user as known at her newest row; and everyone's shares of sends (168,), even
+    where nothing is sent."""
     newest = _newest_rows(rows)
     last = rows.where(newest)
     sent = last.sends.sum(axis=0, dtype=np.float64)
     # One message more in every hour: an hour that nobody was ever sent to has a share, too.
     policy = (sent + 1) / (sent.sum() + SLOTS)
-    weighted = last.acts * np.minimum(1 / (SLOTS * policy), weight_cap)
-    weighted *= last.acts.sum() / max(weighted.sum(), 1.0)
     columns = list(rows.columns.segments)
     member = last.transformed[:, columns] if columns else np.ones((len(last), 1), np.float32)
-    return (member.T @ weighted).astype(np.float32), policy.astype(np.float32)
+    return (member.T @ last.acts).astype(np.float32), policy.astype(np.float32)
 
 
 def predict_observed(network: keras.Model, transformed: Matrix) -> Floats:
@@ -131,7 +129,7 @@ def _maximise(layer: SlotPosterior, transformed: Matrix, outcomes: Matrix) -> in
         loss, gradient = lose(tf.constant(strengths, tf.float32))
         return float(loss), gradient.numpy().astype(np.float64)
 
-    bounds = [LOGARITHM_BOUNDS] * 5 + [LOGIT_BOUNDS] * 3
+    bounds = [LOGARITHM_BOUNDS] * 5 + [LOGIT_BOUNDS] * 4
     options = {"maxiter": STEPS}
     found = minimize(value_and_gradient, np.array(START), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     layer.strengths.assign(found.x.astype(np.float32))

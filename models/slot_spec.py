@@ -8,9 +8,9 @@ from typing import Final
 SLOTS: Final = 168
 """Hours of the week, from Monday 00:00."""
 
-STRENGTHS: Final = ("raw", "user", "segment", "sends", "hour_precision", "same_day", "same_kind", "all_days")
-"""Numbers that ``models.slot_learning`` fits: the first five as logarithms, the last three as logits of how the kernel divides
-an event among days."""
+STRENGTHS: Final = ("raw", "user", "segment", "sends", "hour_precision", "same_day", "same_kind", "all_days", "carry")
+"""Numbers that ``models.slot_learning`` fits: the first five as logarithms, then three logits of how the kernel divides an
+event among days, and the logit of the share of actions that follow in the hour after their occasion."""
 
 
 @dataclass(frozen=True)

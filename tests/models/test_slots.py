@@ -27,7 +27,7 @@ NAMES = (
     "country_0", "country_other", "local_week_s", "clock_change_in_s", "clock_change_s",
 )  # fmt: skip
 COLUMNS = find_columns(NAMES, SPEC.slots)
-UNMIXED = {"hour_precision": 9.0, "same_day": 20.0, "same_kind": -20.0, "all_days": -20.0}
+UNMIXED = {"hour_precision": 9.0, "same_day": 20.0, "same_kind": -20.0, "all_days": -20.0, "carry": -30.0}
 """A kernel that leaves every event where it is: at exp(9) the next hour gets exp(-276)."""
 NEVER_RAW, ALWAYS_RAW, TINY = 30.0, -30.0, -30.0
 
@@ -90,6 +90,17 @@ def test_where_an_action_is_seen_is_the_preference_times_the_propensity() -> Non
     n = 121 / 83
     parts = np.array([(n * 2 / 11 + 2 / 168) * 0.9, (n * 9 / 11 + 2 / 168) * 0.1])
     assert seen[[9, 20]] == pytest.approx(parts / parts.sum(), rel=1e-5)
+
+
+def test_an_open_in_the_hour_after_many_sends_is_what_they_carried_over() -> None:
+    """Ninety messages at slot 11 and ten at 12, half of whose effect comes an hour later: propensities are 0.45 at slot 11,
+    0.05 + 0.45 at 12, and 0.05 at 13, so that opens at the three count as 1 / 0.45 to 1 / 0.5 to 1 / 0.05; all weights are
+    below the cap, for 1 / (168 * 0.05) is 0.119.
+    """
+    layer = make_layer(raw=NEVER_RAW, user=TINY, carry=0.0)
+    found = layer.call(tf.constant(row({11: 1, 12: 1, 13: 1}, {11: 90, 12: 10}))).numpy()[0, 1:]
+    weights = np.array([1 / 0.45, 1 / 0.5, 1 / 0.05])
+    assert found[[11, 12, 13]] == pytest.approx(weights / weights.sum(), rel=1e-4)
 
 
 def test_a_user_without_data_gets_the_segment_and_a_segment_without_data_everyone() -> None:
