@@ -101,11 +101,13 @@ def compare_jointly(reference: npt.NDArray[np.floating], window: npt.NDArray[np.
     """
     from alibi_detect.cd import ClassifierDrift
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
 
     logging.getLogger("alibi_detect.cd.sklearn.classifier").setLevel(logging.ERROR)
     model = HistGradientBoostingClassifier(max_iter=60, max_depth=4, learning_rate=0.1, random_state=seed)
     detector = ClassifierDrift(reference, model, backend="sklearn", p_val=0.05, preds_type="probs", train_size=0.5, seed=seed)
-    with warnings.catch_warnings(), seeded(seed):
+    # Its threads wait for each other in a loop: on a busy machine that costs more than they save on so few rows.
+    with warnings.catch_warnings(), seeded(seed), threadpool_limits(1, user_api="openmp"):
         # Of many rows it first tries an exact p-value, and says so when it takes the asymptotic one.
         warnings.filterwarnings("ignore", message="ks_2samp: Exact calculation unsuccessful")
         found = detector.predict(window)["data"]
