@@ -39,9 +39,23 @@ def describe_score(reply: dict[str, Any]) -> list[str]:
     ]
     if "within" in prediction:
         lines.append("outcome within " + ", ".join(f"{name}: {value:.4f}" for name, value in prediction["within"].items()))
+    if "slots" in prediction:
+        lines += describe_slots(prediction["slots"])
     explanation = prediction["explanation"]
     gap = prediction["score"] - explanation["base"]
     lines.append(f"why: {gap:+.6f} from {explanation['base']:.6f}, which the mean training row would score")
+    return lines
+
+
+def describe_slots(slots: dict[str, Any]) -> list[str]:
+    """When to send, and why: a line for each of the best hours, and one for what they rest on."""
+    lines = [f"now {slots['now']} in {slots['time_zone']}"]
+    for best in slots["best"]:
+        gain = best["gain_over_now"]
+        interval = f"{gain['value']:+.2f} [{gain['low']:+.2f}, {gain['high']:+.2f}]"
+        lines.append(f"send {best['begins']}, next at {best['starts_at']}: gain over now {interval}")
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in slots["weights"].items())
+    lines.append(f"from {slots['reason']} ({weights}); effective sample size {slots['effective_sample_size']:.1f}")
     return lines
 
 
