@@ -31,7 +31,7 @@ UV_READY := $(if $(filter uv,$(UV)),,$(TOOLS)/.ready)
 export PYTHONSAFEPATH := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup demo test e2e check bench bench-online bench-serving bench-stream bench-rollouts bench-drift bench-send-time bench-early-warning audit chaos format lock clean python
+.PHONY: help setup demo test e2e check bench bench-online bench-serving bench-stream bench-rollouts bench-drift bench-audience bench-send-time bench-early-warning audit chaos format lock clean python
 
 help:  ## list the targets (this)
 	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ bench-stream: $(VENV)/.ready  ## measure the stream: events into the store, fres
 
 bench-rollouts: $(VENV)/.ready  ## simulate rollouts: good canaries rolled back, bad ones found, beside common judges
 	$(VENV)/bin/python -m benchmarks.rollouts
+
+bench-audience: $(VENV)/.ready  ## score a million users for a hundred campaigns, state to Delta, beside row by row
+	PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.audience
 
 bench-drift: $(MONITORING)/.ready  ## measure drift detection: time, false alarms of null days, seasons, delay
 	$(MONITORING)/bin/python -m benchmarks.drift

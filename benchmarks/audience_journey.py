@@ -45,7 +45,7 @@ DEPARTMENTS: Final = {
 TABLES: Final = (
     "campaigns", "campaign_descriptions", "coupons", "coupon_redemptions", "products", "transactions_sample", "demographics",
 )  # fmt: skip
-SEEDS: Final = (0, 1, 2)
+SEEDS: Final = (0, 1)
 
 
 def import_journey(folder: Path, workspace: Workspace) -> None:
@@ -81,7 +81,7 @@ def import_journey(folder: Path, workspace: Workspace) -> None:
              event_type=pl.lit("purchase"), delay_s=pl.lit(HOUR_S))  # fmt: skip
     events = pl.concat([sent, taken, bought], how="diagonal_relaxed").sort("at", "event_type", "entity_id", "category")
     at_us = events["at"].dt.epoch("us").to_numpy()
-    known_us = at_us + events["delay_s"].to_numpy() * US_PER_S
+    known_us = at_us + events["delay_s"].cast(pl.Int64).to_numpy() * US_PER_S
     table = events.drop("at", "delay_s").to_arrow(compat_level=pl.CompatLevel.oldest())
     columns = {name: _plain(table[name]) for name in table.column_names}
     columns["discount_percent"] = pa.repeat(pa.scalar(0, pa.int64()), table.num_rows)

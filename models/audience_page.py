@@ -28,6 +28,7 @@ def render_page(title: str, figures: Sequence[CampaignFigures], overlap: tuple[S
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>body{{font:15px/1.45 system-ui,"
         f"sans-serif;color:{INK};max-width:60em;margin:2em auto;padding:0 1em}}table{{border-collapse:collapse;width:100%}}"
         f"th,td{{text-align:right;padding:.3em .6em;border-bottom:1px solid {GRID}}}th:first-child,.why{{text-align:left}}"
+        f"th:first-child{{white-space:nowrap}}"
         f".why{{color:{MUTED};font-size:13px}}svg{{max-width:100%;height:auto}}</style><h1>{escape(title)}</h1>"
         f"<h2>Size, and lift over sending to anybody</h2>{draw_sizes(figures)}<table><tr><th>campaign<th>members<th>of users"
         f"<th>mean score<th>of all<th>lift<th>take-ups expected<th class=why>out, because</tr>{rows}</table>"
