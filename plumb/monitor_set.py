@@ -85,16 +85,20 @@ def _watch_freshness(settings: Settings, watched: Watched, catalog: Catalog, vie
 
 
 def _watch_quality(settings: Settings, catalog: Catalog, entity: str, monitors: MonitorSettings) -> Monitor:
-    """The last whole hour, once it has ended for so long that what came in it is in the log."""
+    """The last whole hour, once it has ended for so long that what came in it is in the log; measured once, it reads weeks."""
+    measured: dict[int, pa.Table] = {}
 
     def judge(now_us: int) -> Iterator[Verdict]:
         hour_us = (now_us - SETTLED_S * US_PER_S) // HOUR_US * HOUR_US - HOUR_US
-        weeks = monitors.drift.weeks or WEEKS
-        rows = [
-            measure(settings.workspace, catalog, entity, hour_us=hour_us, weeks=weeks)
-            for measure in (measure_quality, measure_arrivals)
-        ]
-        yield quality.judge_quality(pa.concat_tables(rows), entity, monitors, now_us)
+        if hour_us not in measured:
+            weeks = monitors.drift.weeks or WEEKS
+            rows = [
+                measure(settings.workspace, catalog, entity, hour_us=hour_us, weeks=weeks)
+                for measure in (measure_quality, measure_arrivals)
+            ]
+            measured.clear()
+            measured[hour_us] = pa.concat_tables(rows)
+        yield quality.judge_quality(measured[hour_us], entity, monitors, now_us)
 
     return Monitor(quality.MONITOR, quality.log_subject(entity), monitors.quality_s, judge)
 
