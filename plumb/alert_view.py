@@ -55,7 +55,8 @@ def show_list(alerts: Sequence[Alert], now_us: int) -> None:
         colour = COLOURS.get(alert.severity, "default") if alert.state == "new" else "dim"
         words = "  ".join(map(escape, [*heads, f"{_lasted(now_us - alert.since_us)}, {_state(alert)}"]))
         console.print(f"{alert.id}  [{colour}]{severity}[/{colour}]  {words}", highlight=False, soft_wrap=True)
-        console.print(f"          {escape(alert.summary)}", highlight=False, soft_wrap=True)
+        what = f"{alert.monitor}: {alert.description}" if alert.evidence else alert.summary
+        console.print(f"          {escape(what)}", highlight=False, soft_wrap=True)
 
 
 def _heads(alert: Alert) -> tuple[str, str, str]:
