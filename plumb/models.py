@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,20 +56,26 @@ def list_models(ctx: typer.Context, as_json: Annotated[bool, typer.Option("--jso
         return
     table = Table("model", "version", "alias", "blessed", "created", "AUC", "view", "run")
     for version in versions:
-        area = version.metrics.get("network_auc")
         table.add_row(
             version.model,
             str(version.version),
             ", ".join(standing.get((version.model, version.version), [])),
             "[green]yes[/green]" if version.blessed else "[yellow]no[/yellow]",
             show_instant(version.created_at_us),
-            "" if area is None else f"{area:.3f}",
+            _headline(version.metrics),
             version.view_key,
             version.run_id,
         )
     for column in table.columns[:3]:
         column.no_wrap = True
     console.print(table)
+
+
+def _headline(metrics: Mapping[str, float]) -> str:
+    """AUC, or of a model of hours of the week its NLL by name; empty where neither was kept."""
+    if "network_auc" in metrics:
+        return f"{metrics['network_auc']:.3f}"
+    return f"NLL {metrics['network_nll']:.3f}" if "network_nll" in metrics else ""
 
 
 @app.command("show")
