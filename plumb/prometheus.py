@@ -74,9 +74,13 @@ class LocalPrometheus:
         if not CONFIGURATION.is_dir():
             self._tell(f"no prometheus beside this plane: {CONFIGURATION} is not there; next: start it from a checkout")
             return {}
+        ports = {name: port for name, port in self._ports.items() if name not in missing}
         for name, program in programs.items():
-            if program is not None:
-                self._start(name, program, {other: port for other, port in self._ports.items() if other not in missing})
+            try:
+                if program is not None:
+                    self._start(name, program, ports)
+            except OSError as error:  # a full disk, say: the plane must run without it
+                self._tell(f"no {name} beside this plane: {error}")
         return {running.name: running.url for running in self._running}
 
     def check(self) -> None:

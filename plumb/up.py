@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -104,25 +104,37 @@ async def run(workspace: Workspace, plane: Plane, announce: Callable[[str, str],
         announce(inference, admin)
         listening.set_result(admin)
 
-    async def watch() -> None:
-        servers = TargetFile(workspace, SERVERS)
-        with announced(workspace, PLANE, await listening):
-            try:
-                while True:
-                    servers.write(servers_of(shown for name in plane.names() if (shown := plane.show(name)) is not None))
-                    if beside is not None:
-                        await asyncio.to_thread(beside.check)
-                    await asyncio.sleep(LOOK_S)
-            finally:
-                servers.remove()
-
-    watching = asyncio.create_task(watch())
+    watching = asyncio.create_task(watch(workspace, plane, listening, beside))
     try:
         await plane.run(stopping, start)
     finally:
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
+
+
+async def watch(workspace: Workspace, plane: Plane, listening: asyncio.Future[str], beside: LocalPrometheus | None) -> None:
+    """Say where the plane, once ``listening`` gives its admin address, and its servers export metrics.
+
+    On a full disk that cannot be written; then the plane goes on, its operator is told, and it is tried again.
+    """
+    admin, told = await listening, ""
+    while True:
+        try:
+            with ExitStack() as stack:
+                servers = TargetFile(workspace, SERVERS)
+                stack.callback(servers.remove)
+                stack.enter_context(announced(workspace, PLANE, admin))
+                while True:
+                    servers.write(servers_of(shown for name in plane.names() if (shown := plane.show(name)) is not None))
+                    if beside is not None:
+                        await asyncio.to_thread(beside.check)
+                    await asyncio.sleep(LOOK_S)
+        except OSError as error:
+            if told != str(error):
+                told = str(error)
+                tell(f"Prometheus cannot be told where to look: {error}")
+        await asyncio.sleep(LOOK_S)
 
 
 def down(ctx: typer.Context) -> None:
