@@ -70,8 +70,12 @@ class Load:
 
 
 @contextlib.contextmanager
-def sending(url: str, *, rate: int, users: int, name: str = "churn") -> Iterator[Load]:
+def sending(
+    url: str, *, rate: int, users: int, name: str = "churn", user: Callable[[int], int] = lambda number: number
+) -> Iterator[Load]:
     """Send ``rate`` requests a second, each for the next of ``users`` users; ends when all are answered.
+
+    ``user`` says which user the n-th of them is.
 
     Whatever answers take, unless ``MOST_WAITING`` are waited for: then the machine is too slow for that rate, and ``Load.rate``
     says what it held.
@@ -79,7 +83,7 @@ def sending(url: str, *, rate: int, users: int, name: str = "churn") -> Iterator
     seen, stopping = Load(), threading.Event()
 
     async def ask(session: aiohttp.ClientSession, number: int) -> None:
-        entity, sent_us, sent_s = f"u{number % users:06d}", time.time_ns() // 1_000, time.monotonic()
+        entity, sent_us, sent_s = f"u{user(number % users):06d}", time.time_ns() // 1_000, time.monotonic()
         status, revision = 0, ""
         try:
             async with session.post(f"{url}/v1/models/{name}:predict", json={"instances": [{"entity_id": entity}]}) as reply:
@@ -147,11 +151,11 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stage(workspace: Path, folder: Path, *, version: int) -> Iterator[Stage]:
-    """``plumb up`` with one version of churn whose events go to a controller's port."""
+def stage(workspace: Path, folder: Path, *options: str, version: int) -> Iterator[Stage]:
+    """``plumb up``, with these options, and one version of churn whose events go to a controller's port."""
     port, path = free_port(), folder / "churn.yaml"
     path.write_text(yaml.safe_dump(service(version, logger={"mode": "all", "url": f"http://127.0.0.1:{port}/events"})))
-    with plumb_up(workspace, "--service", str(path)) as plane:
+    with plumb_up(workspace, "--service", str(path), *options) as plane:
         plane.until_ready("stable", timeout_s=WAIT_S)
         yield Stage(workspace, plane, port, folder / "controller.log")
 
@@ -159,7 +163,8 @@ def stage(workspace: Path, folder: Path, *, version: int) -> Iterator[Stage]:
 def start_plane(place: Stage) -> None:
     """Start ``plumb up`` again on the ports that it had; the caller ends it."""
     ports = [address.rpartition(":")[2] for address in (place.plane.url, place.plane.admin)]
-    command = [*PLUMB, "--workspace", str(place.workspace), "up", "--port", ports[0], "--admin-port", ports[1]]
+    command = [*PLUMB, "--workspace", str(place.workspace), "up", "--no-prometheus"]
+    command += ["--port", ports[0], "--admin-port", ports[1]]
     process = subprocess.Popen(command, cwd=ROOT, env=process_environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -168,7 +173,7 @@ def start_plane(place: Stage) -> None:
 
 
 def start_controller(
-    place: Stage, *, tick_s: float = 0.5, lease_s: float = 5, port: int | None = None
+    place: Stage, *options: str, tick_s: float = 0.5, lease_s: float = 5, port: int | None = None
 ) -> subprocess.Popen[str]:
     """``plumb rollouts run``; the caller ends it."""
     command = [*PLUMB, "--workspace", str(place.workspace), "rollouts", "run", "--plane", place.plane.admin]
@@ -181,6 +186,7 @@ def start_controller(
         str(lease_s),
         "--ready-within",
         "600",
+        *options,
     ]
     with place.log.open("a") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=process_environment(), stdout=subprocess.PIPE, stderr=log, text=True)
@@ -191,9 +197,9 @@ def start_controller(
 
 
 @contextlib.contextmanager
-def controlled(place: Stage, **options: Any) -> Iterator[subprocess.Popen[str]]:
+def controlled(place: Stage, *words: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A controller for as long as the block runs; it must end cleanly."""
-    process = start_controller(place, **options)
+    process = start_controller(place, *words, **options)
     try:
         yield process
         process.send_signal(signal.SIGTERM)

@@ -71,11 +71,11 @@ class SmallModel(tf.Module):
         return {"contributions": tf.stack([score - 0.5, 0 * score, 0 * score], axis=1), "base": 0 * score + 0.5}
 
 
-def make_workspace(root: Path, *, users: int = 2_000, versions: int = 2) -> Workspace:
+def make_workspace(root: Path, *, users: int = 2_000, versions: int = 2, as_of_us: int = AS_OF_US) -> Workspace:
     """A workspace with a filled store and so many equal, blessed versions; the first is champion."""
     workspace = Workspace(root)
     workspace.online(VIEW.key).parent.mkdir(parents=True)
-    fill_store(workspace.online(VIEW.key), users)
+    fill_store(workspace.online(VIEW.key), users, as_of_us)
     artifacts = root / "artifacts"
     write_model(artifacts)
     for _ in range(versions):
@@ -116,7 +116,7 @@ def write_model(folder: Path) -> None:
     (folder / "model.json").write_bytes(orjson.dumps(description))
 
 
-def fill_store(path: Path, users: int) -> None:
+def fill_store(path: Path, users: int, as_of_us: int = AS_OF_US) -> None:
     """User i has i % 50 + 1 records, the plan ``PLAN_OF_USER`` [i % 20] and the clock i % 7."""
     names = [f"u{number:06d}" for number in range(users)]
     shards = partition_of(names, CATALOG.log_partitions)
@@ -129,7 +129,7 @@ def fill_store(path: Path, users: int) -> None:
                 if shards[number] == shard
             }  # fmt: skip
             profiles = {name: profile_of(int(name[1:])) for name in states}
-            store.commit(shard, states, profiles, Watermark(500, AS_OF_US - 1_000_000, AS_OF_US, 0), expected_previous=-1)
+            store.commit(shard, states, profiles, Watermark(500, as_of_us - 1_000_000, as_of_us, 0), expected_previous=-1)
 
 
 def profile_of(number: int) -> bytes:
