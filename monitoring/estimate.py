@@ -109,7 +109,8 @@ def judge_confidence(served: Served, score: Floats, settings: MonitorSettings, n
 def judge_early_labels(served: Served, answers: Answers, settings: MonitorSettings, known_at_us: int) -> Verdict:
     """Whether outcomes come as the scores, at the rate learned of them before, let expect.
 
-    A version's first ``estimate_learn_s`` are learned from; then each ``estimate_period_s`` has the time before as baseline.
+    A version's first ``estimate_learn_s`` are learned from; then each period of ``estimate_period_s`` has the days before as
+    its baseline, as many as both together.
     All follows from the answers and outcomes alone, so that any process comes to the same course.
 
     Args:
@@ -128,6 +129,8 @@ def judge_early_labels(served: Served, answers: Answers, settings: MonitorSettin
     if span is None:
         text = f"estimated: nothing yet; outcomes are learned from for {settings.estimate_learn_s / DAY_S:.0f} days first"
         return Verdict(EARLY, served.subject, Outcome.INCONCLUSIVE, Severity.INFO, evidence, text, known_at_us)
+    recent = rows.day >= span[0] - sum(_days_of(settings))  # nothing that an older log no longer has may change the course
+    rows, own = Cohorts(rows.day[recent], rows.score[recent], rows.lag[recent]), own[recent]
     known = (rows.lag >= 0) & (rows.day + rows.lag < span[0])
     longest, seen = int(rows.lag[known].max(initial=0)), own & known
     if seen.sum() < settings.least_positives:
@@ -149,12 +152,16 @@ def judge_early_labels(served: Served, answers: Answers, settings: MonitorSettin
 
 def find_span(first: int, today: int, settings: MonitorSettings) -> tuple[int, int] | None:
     """The days that are watched now, the last one excluded, of a version first asked on day ``first``; None while it is learned
-    from."""
-    learn, period = (max(round(seconds / DAY_S), 1) for seconds in (settings.estimate_learn_s, settings.estimate_period_s))
+    from. Periods lie on a grid of days, so that it does not matter how far back the log goes; the first one is shorter."""
+    learn, period = _days_of(settings)
     if today <= first + learn:
         return None
-    start = first + learn + (today - 1 - first - learn) // period * period
-    return start, today
+    return max(first + learn, (today - 1) // period * period), today
+
+
+def _days_of(settings: MonitorSettings) -> tuple[int, int]:
+    """Days that are learned from at least, and those of a period."""
+    return max(round(settings.estimate_learn_s / DAY_S), 1), max(round(settings.estimate_period_s / DAY_S), 1)
 
 
 def _as_cohorts(answers: Answers, served: Served) -> tuple[Cohorts, npt.NDArray[np.bool_]]:

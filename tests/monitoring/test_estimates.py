@@ -134,20 +134,29 @@ def test_a_rise_pages_too_and_a_label_that_nothing_happens_is_turned_round() -> 
 
 
 def test_alarms_without_a_change_are_no_more_often_than_declared() -> None:
-    # Forty watches of 28 days: at 0.2 alarms a month 7.5 are allowed on average.
+    # Forty watches of 28 days, from day 28 on: at 0.2 alarms a month 7.5 are allowed on average.
     rng, alarms = np.random.default_rng(4), 0
     for _ in range(40):
-        answers = simulate(rng, 42, 300, fall=0.0, fall_day=0)
-        alarms += judge_early_labels(SERVED, answers, SETTINGS, 42 * DAY_US).outcome is Outcome.FAIL
+        answers = simulate(rng, 56, 300, fall=0.0, fall_day=0)
+        alarms += judge_early_labels(SERVED, answers, SETTINGS, 56 * DAY_US).outcome is Outcome.FAIL
     assert alarms <= 7
 
 
 def test_a_watch_is_renewed_with_a_new_baseline_each_period() -> None:
-    # Learned from for 14 days, watched for 28 at a time.
+    # Learned from for 14 days, then watched to the next multiple of 28, which is 140, and for 28 days each from there.
     assert find_span(100, 114, SETTINGS) is None
     assert find_span(100, 115, SETTINGS) == (114, 115)
-    assert find_span(100, 142, SETTINGS) == (114, 142)
-    assert find_span(100, 143, SETTINGS) == (142, 143)
+    assert find_span(100, 140, SETTINGS) == (114, 140)
+    assert find_span(100, 141, SETTINGS) == (140, 141)
+    # Of a log that begins later, because older rows have gone, the same days are watched.
+    assert find_span(150, 200, SETTINGS) == find_span(100, 200, SETTINGS) == (196, 200)
+
+
+def test_rows_that_have_left_the_log_change_nothing_of_a_later_watch() -> None:
+    answers = simulate(np.random.default_rng(7), 100, 200, fall=0.0, fall_day=0)
+    whole = judge_early_labels(SERVED, answers, SETTINGS, 100 * DAY_US)
+    kept = answers.take(answers.now_us >= 40 * DAY_US)  # watched since day 84, learned from since day 42
+    assert judge_early_labels(SERVED, kept, SETTINGS, 100 * DAY_US).evidence == {**whole.evidence, "answers": len(kept)}
 
 
 def test_scores_expect_the_performance_that_their_labels_then_show() -> None:
