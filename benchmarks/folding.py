@@ -57,6 +57,7 @@ def make_events(catalog: Catalog, seed: int, users: int) -> tuple[pa.Table, np.n
         "platform": np.array(["ios", "web"])[user % 2],
         "plan": np.full(EVENTS, "basic"),
         "offer_id": np.full(EVENTS, "o"),
+        "utc_offset_minutes": np.zeros(EVENTS, np.int64),
     }
     schema = event_schema(catalog.attributes_of("user"))
     return pa.table(
