@@ -120,7 +120,7 @@ def read_audiences(folder: Path, *, version: int | None = None) -> Audiences:
     try:
         if version is not None:
             table.load_as_version(version)
-        facts = next(entry[FACTS] for entry in table.history() if FACTS in entry)
+        facts = next(entry[FACTS] for entry in table.history() if FACTS in entry and entry["version"] <= table.version())
     except (*delta.READ_ERRORS, StopIteration) as error:
         raise delta.corrupted(folder, error) from error
     newest = pl.scan_delta(table).sort("sequence").unique(PAIR, keep="last").filter(pl.col("reason") != BELOW_THRESHOLD)
