@@ -118,9 +118,10 @@ def read_audiences(folder: Path, *, version: int | None = None) -> Audiences:
                     next_step="run `plumb audience build`")
         )  # fmt: skip
     try:
-        if version is not None:
-            table.load_as_version(version)
-        facts = next(entry[FACTS] for entry in table.history() if FACTS in entry and entry["version"] <= table.version())
+        # Before another version is loaded: a history is always whole, and numbered downwards from the version at hand.
+        history, wanted = table.history(), table.version() if version is None else version
+        facts = next(entry[FACTS] for entry in history if FACTS in entry and entry["version"] <= wanted)
+        table.load_as_version(wanted)
     except (*delta.READ_ERRORS, StopIteration) as error:
         raise delta.corrupted(folder, error) from error
     newest = pl.scan_delta(table).sort("sequence").unique(PAIR, keep="last").filter(pl.col("reason") != BELOW_THRESHOLD)
