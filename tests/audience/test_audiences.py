@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ from features.online.addresses import ViewVersion, open_store
 from features.rows import TIME
 from features.workspace import Workspace
 from models.errors import SpecError
+from models.versions import NewVersion, register
+from plumb.server_process import predict, serving
 from transforms.export import graph_inputs
 from transforms.materialize import materialize
 from transforms.plan import plan_graph
@@ -189,3 +193,31 @@ def test_a_policy_that_does_not_fit_the_model_is_refused_by_name(shop: Shop) -> 
     wrong = POLICY | {"counted_by": "campaigns_received_count_8d"}
     with pytest.raises(SpecError, match="campaigns_received_count_8d"):
         shop.site(content=wrong).check()
+
+
+def test_a_server_gives_the_scores_of_the_table(own_shop: Shop, tmp_path: Path) -> None:
+    """Batch and KServe: every pair of forty users by three campaigns, at one time, over HTTP with candidates."""
+    content = POLICY | {"campaigns": [entry | {"threshold": 0.0, "size": None} for entry in POLICY["campaigns"]]}
+    site = own_shop.site(content=content)
+    build_audiences(site, now_us=AS_OF_US)
+    rows = audiences.read_audiences(site.folder).rows
+    assert rows.height == USERS * 3
+    close_stores()
+    version = NewVersion("audience", AS_OF_US, "run", True, "beats all", VIEW.key, CATALOG.view_hash(VIEW), "graph", {})
+    register(own_shop.workspace, version, shop_model(own_shop, tmp_path))
+    users = [f"u{number:05d}" for number in range(40)]
+    candidates = [dict(campaign.content) for campaign in site.policy.campaigns]
+    instances = [{"entity_id": user, "now": AS_OF_US, "candidates": candidates} for user in users]
+    with serving(own_shop.workspace, "audience", version=1, store=Path(site.store), log=tmp_path / "server.log") as client:
+        replies = predict(client, "audience", instances, features=False)
+    served = {(campaign.name, reply["entity_id"]): score for reply in replies
+              for campaign, score in zip(site.policy.campaigns, reply["scores"], strict=True)}  # fmt: skip
+    mine = rows.filter(pl.col("entity_id").is_in(users))
+    assert len(served) == mine.height == 120
+    batch = dict(zip(zip(mine["campaign"], mine["entity_id"], strict=True), mine["score"], strict=True))
+    assert max(abs(served[pair] - batch[pair]) for pair in served) <= 1e-6
+
+
+def shop_model(shop: Shop, folder: Path) -> Path:
+    """The model as a run leaves it, for the registry to take."""
+    return Path(shutil.copytree(shop.model, folder / "registering"))
