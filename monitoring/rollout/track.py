@@ -56,7 +56,9 @@ def begin_track(standing: Standing, snapshot: Snapshot | None, now_us: int) -> T
         ObservationError: the snapshot cannot be read.
     """
     plan, state = read_plan(standing.facts.plan), effective_state(standing)
-    evidence = begin(plan, standing.step.at_us) if snapshot is None else read_evidence(snapshot.evidence)
+    # Whoever asked for the rollout may have a clock that runs ahead; what is seen until then must count all the same.
+    began_us = min(standing.step.at_us, now_us)
+    evidence = begin(plan, began_us) if snapshot is None else read_evidence(snapshot.evidence)
     evidence = replace(evidence, seen_us=(max(evidence.seen_us[0], now_us), max(evidence.seen_us[1], now_us)))
     return _suit(Track(standing, plan, state, evidence))
 

@@ -205,7 +205,7 @@ def test_the_record_names_nobody_and_answers_whoever_has_the_id(workspace: Works
 OLD_FILE = [
     {"event_id": f"u1/{day}", "user_id": "u1", "event_type": "session", "event_time": THEN_US + day * DAY_US,
      "ingest_time": THEN_US + day * DAY_US, "region": "eu", "duration_ms": 5, "amount_cents": 0, "channel": "push",
-     "platform": "ios", "plan": "pro", "offer_id": "o1"}
+     "platform": "ios", "plan": "pro", "offer_id": "o1", "utc_offset_minutes": 60}
     for day in (0, 1, 30)
 ]  # fmt: skip
 

@@ -47,7 +47,7 @@ MUTATIONS: dict[str, Mutation] = {
     "tiles kept five minutes too short": (layout, "retention_buckets", "+ surplus", ""),
     "a de-duplication that keeps the last copy": (events, "deduplicate", BY_OFFSET, LAST_FIRST),
     "a horizon that does not hold its last microsecond": (events, "deduplicate", "<= horizon_s", "< horizon_s"),
-    "hours counted as if weeks began on Thursday": (matching, "by_codes", "+ _MONDAY_OFFSET_HOURS", ""),
+    "hours counted as if weeks began on Thursday": (matching, "hours_of_week", "+ _MONDAY_OFFSET_HOURS", ""),
     "a missing attribute that satisfies conditions": (matching, "belongs", "condition.is_in)", "(*condition.is_in, None))"),
 }
 

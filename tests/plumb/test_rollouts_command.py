@@ -179,7 +179,7 @@ def test_the_http_api_says_and_does_the_same(town: Town) -> None:
         assert again.status_code == 409
         assert "service has an open rollout" in again.json()["error"]
         assert client.post("/v1/rollouts", json={**body, "colour": "red"}).status_code == 422
-        town.run(controller, seconds=3)
+        town.run(controller, seconds=6)
         assert client.post("/v1/rollouts/churn/pause", json={"who": "bob", "why": "freeze"}).status_code == 202
         assert client.post("/v1/rollouts/churn/stop", json={"who": "bob", "why": "freeze"}).status_code == 409
         town.run(controller, seconds=1)
