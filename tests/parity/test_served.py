@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
-from parity.oracle import SECOND_US
+from parity.oracle import SECOND_US, Event
 from parity.pairs import Pair
 from parity.paths import Scenario
 from parity.served import MODEL, ROOT, draw_reads, fill_log, platform_of, serving, train_and_register, training_rows
@@ -101,9 +101,18 @@ def score_on_the_screen(url: str, asked: dict[str, Any]) -> str:
 
 
 def as_of_times(scenario: Scenario) -> list[int]:
-    """Two times at which some event is known to the microsecond: after three and after four fifths of the log."""
-    chosen = [scenario.events[len(scenario.events) * part // 5] for part in (3, 4)]
+    """Two times at which some event is known to the microsecond: after three and after four fifths of the log.
+
+    The event is an offer shown, and on time: else no read might find one in the hour that is the shortest window.
+    """
+    starts = [len(scenario.events) * part // 5 for part in (3, 4)]
+    chosen = [next(event for event in scenario.events[start:] if event["event_type"] == "offer_shown" and _is_prompt(event))
+              for start in starts]  # fmt: skip
     return [int(event["ingest_time"]) + scenario.view.lag_s * SECOND_US for event in chosen]
+
+
+def _is_prompt(event: Event) -> bool:
+    return 0 <= event["ingest_time"] - event["event_time"] < 60 * SECOND_US
 
 
 def trained_outputs(scratch: Path) -> dict[str, NDArray[Any]]:
