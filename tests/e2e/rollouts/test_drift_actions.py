@@ -186,7 +186,7 @@ def test_a_canary_with_a_shifted_source_is_rolled_back_on_the_drift_monitors_ver
     assert (blame["evidence"]["feature_1"], blame["evidence"]["drifted"]) == ("hours", 1)
     assert {verdicts[gate]["outcome"] for gate in ("errors", "latency")}.isdisjoint({"fail"})
     # The detector has seen the same traffic, which the controller sends on.
-    kept = re.search(r'plumb_drift_events_total\{outcome="kept"\} (\S+)', sampled)
+    kept = re.search(r'plumb_drift_events_total\{result="kept"\} (\S+)', sampled)
     assert kept is not None, sampled
     assert float(kept[1]) > RATE
     of_stable = read_history(town.workspace, since_us=0, subjects=["churn/stable"])
