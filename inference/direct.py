@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+INTERNAL_ERROR: Final = "internal error; see the log"
 JSON_TYPES: Final = ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
 
 
@@ -26,7 +27,7 @@ class Predictions(Protocol):
 
 
 class DirectPredictions:
-    """ASGI middleware; see the module."""
+    """ASGI application before another one; see the module."""
 
     def __init__(self, app: ASGIApp, model: Predictions, statuses: Mapping[type[Exception], HTTPStatus]) -> None:
         """Stand before an application.
@@ -34,12 +35,13 @@ class DirectPredictions:
         Args:
             app: answers whatever is not answered here.
             model: the served one.
-            statuses: what each kind of error is answered with; another one is left to the application.
+            statuses: what each kind of error is answered with; another one with 500, and it goes on to the server's log.
         """
         self._app = app
         self._model = model
         self._path = f"/v1/models/{model.name}:predict"
         self._statuses = statuses
+        self._kinds = tuple(statuses)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request here, or pass it on."""
@@ -55,13 +57,24 @@ class DirectPredictions:
             return
         try:
             status, reply = HTTPStatus.OK, await self._model.predict_v1(body, headers)
-        except tuple(self._statuses) as error:
+        except self._kinds as error:
             status = next(status for kind, status in self._statuses.items() if isinstance(error, kind))
-            reply = orjson.dumps({"error": " ".join(str(error).split())})
-        length = str(len(reply)).encode()
-        fields = [(b"content-type", b"application/json"), (b"content-length", length)]
-        await send({"type": "http.response.start", "status": status, "headers": fields})
-        await send({"type": "http.response.body", "body": reply})
+            reply = _explain(error)
+        except Exception:
+            await _respond(send, HTTPStatus.INTERNAL_SERVER_ERROR, _explain(INTERNAL_ERROR))
+            raise
+        await _respond(send, status, reply)
+
+
+async def _respond(send: Send, status: HTTPStatus, reply: bytes) -> None:
+    length = str(len(reply)).encode()
+    fields = [(b"content-type", b"application/json"), (b"content-length", length)]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": reply})
+
+
+def _explain(error: Exception | str) -> bytes:
+    return orjson.dumps({"error": " ".join(str(error).split())})
 
 
 async def _read(receive: Receive) -> bytes | None:

@@ -13,10 +13,11 @@ from fastapi.responses import JSONResponse
 from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady, UnsupportedProtocol
 from kserve.protocol.rest.server import RESTServer
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.importer import import_from_string
 
 from features.errors import PlumblineError, StoreUnavailable
 from inference import metrics
-from inference.direct import DirectPredictions
+from inference.direct import INTERNAL_ERROR, DirectPredictions
 from inference.endpoint import ScoringModel
 from inference.errors import RequestError, bad_request
 from inference.merging import Overloaded
@@ -47,6 +48,8 @@ class LoopbackRESTServer(RESTServer):
         super().__init__("kserve.model_server:app", http_port=listener.getsockname()[1], **kserve)
         self.config.host = listener.getsockname()[0]
         self.config.access_log = False
+        # Whoever reads a caller's address reads it at the plane or at the mesh before us.
+        self.config.proxy_headers = False
         self._listener = listener
         self._model = model
         self._revision = revision
@@ -63,17 +66,17 @@ class LoopbackRESTServer(RESTServer):
     async def start(self) -> None:
         """Serve until the process is told to stop; requests in flight are finished first."""
         self.create_application()
+        self.config.app = DirectPredictions(import_from_string(self.config.app), self._model, STATUS_OF)
         await self._server.serve(sockets=[self._listener])
 
     def _add_middlewares(self, app: FastAPI) -> None:
         app.add_middleware(JsonByDefault)
-        app.add_middleware(DirectPredictions, model=self._model, statuses=STATUS_OF)
 
     def _add_exception_handlers(self, app: FastAPI) -> None:
         for kind, status in STATUS_OF.items():
             app.add_exception_handler(kind, _reply_with(status))
         app.add_exception_handler(RequestValidationError, self._reply_to_invalid_body)
-        app.add_exception_handler(Exception, _reply_with(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; see the log"))
+        app.add_exception_handler(Exception, _reply_with(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR))
 
     async def _reply_to_invalid_body(self, request: Request, error: Exception) -> JSONResponse:
         """A V2 body that is no V2 request: FastAPI would answer 422 with a list of findings."""
