@@ -7,7 +7,6 @@ heard again and not added, so a process that is killed anywhere and started agai
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -90,13 +89,12 @@ class Runner:
         done.called.append(monitor)
         try:
             verdicts = list(monitor.judge(now_us))
-        except Exception as error:  # noqa: BLE001 - the edge of the loop: a monitor's fault must not blind the others
-            line = " ".join(f"{type(error).__name__}: {error}".split())
-            _log.warning("%s of %s: %s", monitor.name, monitor.subject, line)
-            _log.debug("%s", "".join(traceback.format_exception(error)))
-            done.errors.append((monitor, line))
-            return [Verdict(monitor.name, monitor.subject, Outcome.INCONCLUSIVE, Severity.PAGE, {"error": line},
-                            f"the monitor failed: {line}", now_us)]  # fmt: skip
+        except (PlumblineError, OSError) as error:
+            return [_report_failure(monitor, error, now_us, done)]
+        except Exception as error:  # noqa: BLE001 - the edge of supervision
+            # A fault in one monitor's code must not blind the others. Nobody foresaw it, so it is told in full.
+            _log.exception("%s of %s: unexpected", monitor.name, monitor.subject)
+            return [_report_failure(monitor, error, now_us, done)]
         if not any((verdict.monitor, verdict.subject) == (monitor.name, monitor.subject) for verdict in verdicts):
             verdicts.append(
                 Verdict(monitor.name, monitor.subject, Outcome.PASS, Severity.PAGE, {"verdicts": len(verdicts)},
@@ -109,8 +107,14 @@ class Runner:
         try:
             self._record(verdicts, valid_for_s=monitor.valid_for_s, now_us=now_us)
         except (PlumblineError, OSError) as error:  # whoever reads finds the verdict that stood, and in time a blind one
-            line = " ".join(f"verdicts cannot be recorded: {error}".split())
-            _log.warning("%s of %s: %s", monitor.name, monitor.subject, line)
-            done.errors.append((monitor, line))
+            done.errors.append((monitor, " ".join(f"verdicts cannot be recorded: {error}".split())))
             return False
         return True
+
+
+def _report_failure(monitor: Monitor, error: Exception, now_us: int, done: Round) -> Verdict:
+    """Count what a monitor raised; what it says in the place of a judgement: that it cannot judge."""
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    done.errors.append((monitor, line))
+    return Verdict(monitor.name, monitor.subject, Outcome.INCONCLUSIVE, Severity.PAGE, {"error": line},
+                   f"the monitor failed: {line}", now_us)  # fmt: skip

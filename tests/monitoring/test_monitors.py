@@ -192,6 +192,20 @@ def test_a_monitor_that_raises_is_a_verdict_that_pages_and_the_others_go_on() ->
     assert [(each.monitor, each.outcome) for each in said] == [("drift.training.score", Outcome.PASS), ("drift", Outcome.PASS)]
 
 
+@pytest.mark.parametrize(("error", "in_full"), [(StoreUnavailable("it sleeps"), False), (KeyError("score"), True)])
+def test_a_fault_that_nobody_foresaw_is_told_with_its_traceback(
+    error: Exception, in_full: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def judge(_now_us: int) -> list[Verdict]:
+        raise error
+
+    done = Runner([Monitor("drift", "churn", 30, judge)], lambda *_, **__: None).call_due(NOW_US)
+    assert [(each.outcome, each.severity) for each in done.verdicts] == [(Outcome.INCONCLUSIVE, Severity.PAGE)]
+    assert [line for _, line in done.errors] == [f"{type(error).__name__}: {error}"]
+    told = [record for record in caplog.records if record.levelname == "ERROR" and record.exc_info]
+    assert [record.getMessage() for record in told] == (["drift of churn: unexpected"] if in_full else [])
+
+
 def test_what_cannot_be_recorded_is_judged_again_with_the_next_round() -> None:
     tries = []
 
