@@ -32,6 +32,8 @@ TIMEOUT: Final = "timeout"
 STOPPED: Final = "stopped"
 UNWRITABLE: Final = "unwritable"
 FAILED: Final = "failed"
+DROPPED: Final = (QUEUE_FULL, REFUSED, TIMEOUT, STOPPED, UNWRITABLE, FAILED)
+"""Why an event was not sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ class Group:
         self._sender = connect(service)
         self._leaving: set[asyncio.Task[None]] = set()
         self._stopped = False
+        metrics.begin_service(service.name)
         self._start_missing()
         self._refresh()
 
@@ -99,6 +100,7 @@ class Group:
         for predictor in self._service.predictors():
             if predictor not in self._revisions:
                 self._revisions[predictor] = self._start(self._service, predictor, lambda _revision: self._refresh())
+                self._metrics.begin_revision(self._service.name, predictor.name)
 
     def _refresh(self) -> None:
         """Decide anew who answers; called on every change of a document, of readiness and of restarts."""

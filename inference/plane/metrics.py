@@ -6,7 +6,11 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from inference.plane.events import DROPPED
+
 SECONDS: Final = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+FAILED_CODE: Final = "502"
+"""Status of a request whose revision's process failed it."""
 
 
 class PlaneMetrics:
@@ -48,6 +52,20 @@ class PlaneMetrics:
         self.events_sent = Counter("plumb_plane_events_sent", "CloudEvents that the sink took.", ["service"], registry=registry)
         self.events_dropped = Counter(
             "plumb_plane_events_dropped",
-            "CloudEvents that were not sent, by reason: queue_full, refused, timeout, stopped, unwritable, failed.",
-            ["service", "reason"], registry=registry,
+            f"CloudEvents that were not sent, by reason: {', '.join(DROPPED)}.", ["service", "reason"], registry=registry,
         )  # fmt: skip
+
+    def begin_service(self, service: str) -> None:
+        """Show at 0 what is counted of a service: of a series that begins with its first event no rise is seen."""
+        self.unrouted.labels(service)
+
+    def begin_events(self, service: str) -> None:
+        """Likewise of a service that sends events."""
+        self.events_sent.labels(service)
+        for reason in DROPPED:
+            self.events_dropped.labels(service, reason)
+
+    def begin_revision(self, service: str, revision: str) -> None:
+        """Likewise of a revision: its failures that another one makes good."""
+        self.retries.labels(service, revision)
+        self.requests.labels(service, revision, FAILED_CODE)

@@ -177,6 +177,7 @@ class Plane:
     def _connect(self, service: Service) -> EventSender | None:
         if service.logger is None:
             return None
+        self._metrics.begin_events(service.name)
         sent, dropped = self._metrics.events_sent.labels(service.name), self._metrics.events_dropped
 
         def count_dropped(reason: str) -> None:

@@ -54,6 +54,11 @@ class Controller:
         return self._ledger.lease
 
     @property
+    def evidence_lost(self) -> int:
+        """How often what was kept of a rollout could not be read, since the start."""
+        return self._ledger.evidence_lost
+
+    @property
     def collector(self) -> Collector:
         """Where its events come in."""
         return self._around.collector

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from features.layout import US_PER_S
 from monitoring.rollout.controller import Controller
+from monitoring.rollout.ledger import NAMES
 from monitoring.rollout.records import Standing
 from monitoring.rollout.step import Phase
 
@@ -50,6 +51,11 @@ class ControllerMetrics:
             ["service", "action"], registry=registry,
         )  # fmt: skip
         self.faults = Counter("plumb_rollout_faults", "Ticks in which the control database did not answer.", registry=registry)
+        self._lost_before = 0
+        self.evidence_lost = Counter(
+            "plumb_rollout_evidence_lost", "Times that a rollout's kept evidence could not be read and began anew.",
+            registry=registry,
+        )  # fmt: skip
 
     def show(self, controller: Controller, standings: list[Standing], now_us: int) -> None:
         """Set everything after a tick; ``standings`` newest first."""
@@ -57,6 +63,8 @@ class ControllerMetrics:
         self.blind.set(0)
         self.ticked.set(now_us / US_PER_S)
         self.events.set(controller.collector.received)
+        self.evidence_lost.inc(controller.evidence_lost - self._lost_before)
+        self._lost_before = controller.evidence_lost
         newest = {standing.facts.service: standing for standing in reversed(standings)}
         for service, standing in newest.items():
             before = self._shown.get(service)
@@ -79,6 +87,9 @@ class ControllerMetrics:
         self.paged.labels(*names).set(standing.is_open and step.state["paged_stage"] == step.state["stage"])
         if before is not None:
             self._forget(before, names)
+        else:
+            for action in NAMES.values():  # of a series that begins with its first step no rise is seen
+                self.steps.labels(names[0], action)
         self.stepped.labels(*names, step.action).set(step.at_us / US_PER_S)
         is_new = before is None or (before.step.rollout_id, before.step.sequence) != (step.rollout_id, step.sequence)
         # What was there at the start has happened before; its series begins at 0, so that the next one is seen as a rise.

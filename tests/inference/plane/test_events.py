@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 from planes.harness import Threaded, plane_in_thread, service, sink
 
-from inference.plane.events import RESPONSE, EventSender, LoggedEvent, write_event
+from inference.plane.events import DROPPED, RESPONSE, EventSender, LoggedEvent, write_event
 
 
 def test_an_event_is_written_as_cloudevents_binary_mode_says() -> None:
@@ -115,6 +115,19 @@ def test_the_events_that_have_waited_longest_make_room_for_new_ones(tmp_path: Pa
         about = {orjson.loads(body)["instances"][0]["entity_id"] for _, body in late.of("request")}
     # The first 4 events were being sent (users 0 and 1), the newest 20 waited (users 50 to 59).
     assert about == {"u0", "u1", *(f"u{number}" for number in range(50, 60))}
+
+
+def test_what_a_plane_counts_stands_at_0_before_it_happens(tmp_path: Path) -> None:
+    """Prometheus sees no rise in a series that begins with its first event."""
+    with sink() as received, plane_in_thread(tmp_path) as plane:
+        start(plane, received.url, canary=2, percent=100)
+        lines = plane.http.get(f"{plane.admin}/metrics").text.splitlines()
+        for revision in ("stable", "v2"):
+            assert f'plumb_plane_retries_total{{revision="{revision}",service="churn"}} 0.0' in lines
+            assert f'plumb_plane_requests_total{{code="502",revision="{revision}",service="churn"}} 0.0' in lines
+        assert 'plumb_plane_unrouted_requests_total{service="churn"} 0.0' in lines
+        for reason in DROPPED:
+            assert f'plumb_plane_events_dropped_total{{reason="{reason}",service="churn"}} 0.0' in lines
 
 
 def test_a_sink_that_comes_back_gets_what_waited_and_one_that_refuses_loses_it(tmp_path: Path) -> None:

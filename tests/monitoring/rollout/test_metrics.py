@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from e2e.rollouts.document_plane import START_US, DocumentPlane, document, serve
 from e2e.rollouts.simulated import Town, broken_score
 
 from features.workspace import Workspace
+from monitoring.rollout.controller import Controller
 from monitoring.rollout.metrics import ControllerMetrics
 from monitoring.rollout.records import list_rollouts
 from monitoring.rollout.traffic import PlaneTraffic
@@ -39,6 +41,7 @@ def test_a_rollouts_share_phase_and_steps_are_shown_and_only_of_the_newest(town:
     assert value("plumb_rollout_percent", **first) == 10
     assert value("plumb_rollout_phase", **first, phase="running") == 1
     assert value("plumb_rollout_phase", **first, phase="paused") == 0
+    assert value("plumb_rollout_steps_total", service="churn", action="rollback") == 0  # so that the first one is a rise
     assert value("plumb_rollout_paged", **first) == 0
     # It was asked for before the first look of these metrics that found it; its start is the newest step after that look.
     assert value("plumb_rollout_steps_total", service="churn", action="start") == 1
@@ -63,6 +66,25 @@ def test_what_happened_before_a_controller_began_is_no_rise_of_its_counts(town: 
     metrics = ControllerMetrics()
     metrics.show(town.controller("second"), list_rollouts(town.workspace), town.now_us)
     assert metrics.registry.get_sample_value("plumb_rollout_steps_total", {"service": "churn", "action": "start"}) == 0
+
+
+def test_evidence_that_cannot_be_read_any_more_is_counted_from_0(town: Town) -> None:
+    town.start()
+    first = town.controller()
+    town.run(first, seconds=6)
+    with sqlite3.connect(town.workspace.control_database) as connection:
+        connection.execute("UPDATE rollout_evidence SET evidence = ?", ('{"format":7}',))
+    connection.close()
+    metrics, second = ControllerMetrics(), town.controller("second")
+
+    def lost(controller: Controller) -> float | None:
+        metrics.show(controller, list_rollouts(town.workspace), town.now_us)
+        return metrics.registry.get_sample_value("plumb_rollout_evidence_lost_total")
+
+    assert lost(second) == 0
+    town.now_us += 10_000_000  # the first one's lease is over
+    town.run(second, seconds=3)
+    assert [lost(second), lost(second)] == [1, 1]
 
 
 def test_a_controller_without_its_database_says_that_it_is_blind_and_keeps_what_it_knew(town: Town) -> None:
