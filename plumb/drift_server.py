@@ -28,7 +28,7 @@ def run(
     settings: Settings, port: int, models: Sequence[str], sink_url: str | None, settings_file: Path | None, tick_s: float
 ) -> None:  # fmt: skip
     """Serve until SIGTERM or SIGINT; windows stay on disk and are taken up by the next process."""
-    drift, registry = read_settings(settings_file), CollectorRegistry()
+    drift, registry = read_settings(settings_file).heard_every(tick_s), CollectorRegistry()
     metrics = DriftMetrics(registry, drift.top)
     sink = Sink(sink_url) if sink_url else None
 

@@ -111,7 +111,7 @@ def _watch_drift(
     The watch of windows records verdicts on revisions itself, between a window's file and its own progress: none is lost.
     """
     workspace = settings.workspace
-    watch = PredictionWatch(workspace, model, monitors.drift, service=service)
+    watch = PredictionWatch(workspace, model, monitors.drift.heard_every(monitors.drift_s), service=service)
     online = OnlineDrift(workspace, service, model, replace(ONLINE, simulations=monitors.online_simulations))
 
     def judge(now_us: int) -> tuple[Verdict, ...]:

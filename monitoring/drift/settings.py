@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import yaml
 from features.errors import explain
 from features.layout import DAY_S
 from monitoring.errors import DriftError
+from monitoring.runner import GRACE
 
 MONTH_S: Final = 30 * DAY_S
 
@@ -44,7 +46,8 @@ class DriftSettings:
         longest_window_s: a window closes at this age however few its rows.
         weeks: how many earlier weeks' same hours are the seasonal reference.
         joint_features, joint_rows: the test of all features together sees the most important ones, and so many rows a side.
-        heard_within_s: what stands of a revision is blind where nobody has looked for so long.
+        heard_within_s: what stands of a revision is blind where nobody has looked for so long; longer where looks are rarer
+            (``heard_every``).
         top: how many features verdicts and metrics name.
         seed: of thinning and of the joint test.
     """
@@ -85,6 +88,10 @@ class DriftSettings:
     def window_of(self, *, stable: bool) -> int:
         """Seconds after which the window of a stable revision, or of another, may close."""
         return self.window_s if stable else self.canary_window_s
+
+    def heard_every(self, interval_s: float) -> DriftSettings:
+        """These settings for whoever looks every so many seconds: nobody is blind between two of his own looks."""
+        return replace(self, heard_within_s=max(self.heard_within_s, math.ceil(GRACE * interval_s)))
 
     def chance(self, family: str, span_s: float) -> float:
         """The chance of a false page that one family of tests may take in a window of so many seconds."""

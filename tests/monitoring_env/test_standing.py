@@ -13,9 +13,12 @@ from monitoring.drift.detector import Detector
 from monitoring.drift.settings import DriftSettings
 from monitoring.drift.watch import PredictionWatch
 from monitoring.errors import TrafficError
+from monitoring.monitor_settings import MonitorSettings
 from monitoring.revisions import Revisions, read_revisions
 from monitoring.verdict_log import read_history, read_standing
 from monitoring.verdicts import Outcome, Severity
+from plumb.monitor_set import Watched, make_monitors
+from plumb.settings import Settings
 
 SETTINGS = DriftSettings(joint_features=0, weeks=1, canary_window_s=600)
 DAY_US = 24 * HOUR_US
@@ -102,6 +105,21 @@ def test_a_promoted_canary_is_judged_as_stable_and_the_old_one_is_not_missed(wor
         found = list(watch.judge_due(promoted_us + day * DAY_US))
         assert not [each for each in found if each.subject == "churn/stable"]
         assert not [subject for subject, _ in standing(workspace, promoted_us + day * DAY_US) if subject == "churn/stable"]
+
+
+def test_a_monitor_that_looks_every_hour_is_not_blind_before_it_has_missed_three_looks(workspace, rng):
+    log_predictions(workspace, 3, "stable", spread(MONDAY_US, 1, 600), draw(rng, 600))
+    hourly = MonitorSettings(drift_s=3_600, drift=SETTINGS)
+    site = Settings(workspace.root)
+    monitors = make_monitors(site, Watched({"churn": "churn"}), hourly, lambda judged: None)
+    (watch,) = [each for each in monitors if (each.name, each.subject) == ("drift", "churn")]
+    now_us = MONDAY_US + HOUR_US + 10 * S_US
+    list(watch.judge(now_us))
+
+    for later_us, outcome in ((3 * HOUR_US, Outcome.PASS), (3 * HOUR_US + 1, Outcome.INCONCLUSIVE)):
+        assert standing(workspace, now_us + later_us)["churn/stable", "drift.training.features"][0] is outcome
+    # Looks that are as frequent as they are by default leave it at the five minutes that are set.
+    assert SETTINGS.heard_every(30).heard_within_s == 300
 
 
 def test_the_planes_document_says_what_is_stable_and_a_damaged_one_is_refused(workspace):
