@@ -73,10 +73,15 @@ class ZoneTable:
 
 
 @cache
+def known_zones() -> frozenset[str]:
+    """Names of all zones of the pinned database, links included."""
+    return frozenset(files("tzdata").joinpath("zones").read_text(encoding="utf-8").split())
+
+
+@cache
 def load_zones() -> ZoneTable:
     """Every zone of the pinned database, links included."""
-    listed = files("tzdata").joinpath("zones").read_text(encoding="utf-8").split()
-    names = tuple(sorted(listed))
+    names = tuple(sorted(known_zones()))
     folder = files("tzdata").joinpath("zoneinfo")
     found = [_read_changes(folder.joinpath(*name.split("/")).read_bytes()) for name in names]
     start = np.cumsum([0, *(len(since_s) for since_s, _ in found)]).astype(np.int64)

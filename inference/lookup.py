@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from features import layout
 from features.declarations import Field
 from features.errors import StateError, explain
 from features.online.store import NO_OFFSET, Lookup, OnlineReader, Watermark
+from features.zones import UTC, known_zones
 from inference.requests import ScoreRequest
 
 HEADER: Final = struct.Struct("<qq")
@@ -24,6 +26,10 @@ STATE_AFTER_NOW: Final = "state_after_now"
 """The shard holds events that were not known yet at ``now``: a replay of the past against a newer store."""
 STALE_STATE: Final = "stale_state"
 """The shard is older than the view's freshness SLA."""
+MISSING_ZONE: Final = "missing_time_zone"
+"""The store has no time zone of the entity: its hours count as those of the field's default."""
+UNKNOWN_ZONE: Final = "unknown_time_zone"
+"""Nobody knows the entity's time zone: its hours count as UTC."""
 
 UNKNOWN: Final = Watermark()
 """Position of a shard of which the store could tell nothing."""
@@ -41,7 +47,8 @@ class Inputs:
         log_partition, log_offset: (n,) the last event that the answer can have seen: the entity's own, or the shard's
             for a cold entity.
         age_s: (n,) seconds from the shard's as-of time to ``now``, at least 0.
-        degraded: (n,) why the answer is worse than it could be, or None.
+        degraded: (n,) why the answer is worse than it could be, or None. A failing store comes before a time zone that is not
+            known, and that before the age of the state.
         watermarks: position of each shard that was read.
     """
 
@@ -54,9 +61,13 @@ class Inputs:
     watermarks: dict[int, Watermark]
 
 
-def look_up(store: OnlineReader, request: ScoreRequest, profile_fields: Sequence[Field], freshness_sla_s: int) -> Inputs:
+def look_up(
+    store: OnlineReader, request: ScoreRequest, profile_fields: Sequence[Field], freshness_sla_s: int, *, time_zone: str = ""
+) -> Inputs:
     """Read everything that the graph needs to know about the request's entities.
 
+    Args:
+        time_zone: the profile or request field that says the local clock; empty where the view has none.
     Raises:
         EntityIdError: an id is empty or too long.
         StateError: a stored state or profile is damaged.
@@ -64,12 +75,21 @@ def look_up(store: OnlineReader, request: ScoreRequest, profile_fields: Sequence
     """
     found = store.get_many(request.entity_ids, profiles=bool(profile_fields))
     age_us, degraded = _freshness(found, request.now_us, freshness_sla_s)
+    profiles = _read_profiles(found) if profile_fields else []
     tensors: dict[str, list[Any] | NDArray[np.int64]] = {
         "state": found.states,
         "now": np.array(request.now_us, dtype=np.int64),
-        **_profile_columns(found, profile_fields),
+        **{field.name: _profile_column(profiles, field) for field in profile_fields},
         **request.fields,
     }
+    if time_zone and time_zone != UTC:
+        zones = (
+            [[row.get(time_zone)] for row in profiles] if time_zone not in request.fields else _by_entity(request, time_zone)
+        )
+        degraded = [
+            reason if stand_in is not None else _doubt_zones(own) or reason
+            for own, stand_in, reason in zip(zones, found.degraded, degraded, strict=True)
+        ]
     return Inputs(
         tensors=tensors,
         cold=[not state for state in found.states],
@@ -118,22 +138,33 @@ def _offsets(found: Lookup, entity_ids: list[str]) -> list[int]:
     return offsets
 
 
-def _profile_columns(found: Lookup, fields: Sequence[Field]) -> dict[str, list[Any]]:
-    if not fields:
-        return {}
-    rows = [orjson.loads(profile) if profile else {} for profile in found.profiles]
-    columns: dict[str, list[Any]] = {}
-    for field in fields:
-        wanted, default = PYTHON_TYPES[field.dtype], field.default
-        values = [row.get(field.name) for row in rows]
-        columns[field.name] = [default if value is None else value for value in values]
-        wrong = next((value for value in columns[field.name] if type(value) is not wanted), None)
-        if wrong is not None:
-            raise StateError(
-                explain("stored profile value has a wrong type", which=field.name, expected=field.dtype,
-                        got=repr(wrong)[:60], next_step="materialize the profile again")
-            )  # fmt: skip
-    return columns
+def _by_entity(request: ScoreRequest, name: str) -> list[list[Any]]:
+    """A request field's values of each entity: one, or one a candidate."""
+    values = iter(request.fields[name])
+    return [list(islice(values, count)) for count in request.counts]
+
+
+def _doubt_zones(zones: Sequence[str | None]) -> str | None:
+    if not all(zones):
+        return MISSING_ZONE
+    return None if known_zones().issuperset(zones) else UNKNOWN_ZONE
+
+
+def _read_profiles(found: Lookup) -> list[dict[str, Any]]:
+    return [orjson.loads(profile) if profile else {} for profile in found.profiles]
+
+
+def _profile_column(profiles: list[dict[str, Any]], field: Field) -> list[Any]:
+    wanted, default = PYTHON_TYPES[field.dtype], field.default
+    values = [row.get(field.name) for row in profiles]
+    column = [default if value is None else value for value in values]
+    wrong = next((value for value in column if type(value) is not wanted), None)
+    if wrong is not None:
+        raise StateError(
+            explain("stored profile value has a wrong type", which=field.name, expected=field.dtype,
+                    got=repr(wrong)[:60], next_step="materialize the profile again")
+        )  # fmt: skip
+    return column
 
 
 def _damaged(entity_id: str, expected: str, got: str) -> StateError:

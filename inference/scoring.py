@@ -47,7 +47,8 @@ class Scorer:
         """
         started = perf_counter()
         merged = merge(requests)
-        inputs = look_up(self._store, merged, self._artifact.profile_fields, self._artifact.view.freshness_sla_s)
+        view, fields = self._artifact.view, self._artifact.profile_fields
+        inputs = look_up(self._store, merged, fields, view.freshness_sla_s, time_zone=view.time_zone)
         found = perf_counter()
         scores = self._predict(merged, inputs)
         if self._tally is not None:

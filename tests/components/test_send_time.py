@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from kserve import InferInput, InferRequest
+from prometheus_client import REGISTRY
 
 from components.declarations import declarations_of
 from components.training_rows import build_training_rows
@@ -28,6 +29,7 @@ from inference.predictor import Predictor
 from inference.replies import Answer, Sender, reply_v1, reply_v2
 from inference.requests import ScoreRequest
 from inference.scoring import Scorer
+from inference.tally import Tally
 from models.evaluate import evaluate
 from models.gate import decide
 from models.report import render_report
@@ -132,10 +134,12 @@ def test_served_slots_are_those_of_the_batch_path_one_by_one_and_together(site: 
     assert together.scores.slots == pytest.approx(batch["slots"], rel=1e-4, abs=1e-6)
     assert together.scores.score == pytest.approx(batch["score"], abs=1e-6)
     assert together.inputs.cold == [False] * 7 + [True]
+    assert together.inputs.degraded == [None] * 7 + ["missing_time_zone"]
     for number, name in enumerate(ids[:2]):
         alone, _ = answer(site, [name], site.known_at_us)
         assert alone.scores.slots[0] == pytest.approx(batch["slots"][number], rel=1e-4, abs=1e-6)
     first, last = (reply_v1(together, sender)["predictions"][place] for place in (0, -1))
+    assert (first["degraded"], last["degraded"]) == (None, "missing_time_zone")
     assert first["slots"]["effective_sample_size"] > 0
     assert sum(first["slots"]["probability"]) == pytest.approx(1, abs=1e-4)
     assert last["slots"]["effective_sample_size"] == 0
@@ -153,6 +157,16 @@ def test_v2_carries_the_same_numbers_by_name(site: Site) -> None:
     assert tensor.shape == [1, len(OUTPUT_NAMES)]
     assert tensor.parameters["names"].split(",") == list(OUTPUT_NAMES)
     assert tensor.as_numpy()[0].tolist() == found.scores.slots[0].tolist()
+
+
+def test_hours_that_count_as_utc_for_want_of_a_zone_are_said_in_v2_and_counted(site: Site) -> None:
+    found, sender = answer(site, ["nobody", "noone"], site.known_at_us)
+    request = InferRequest("send_time", [InferInput("entity_id", [2], "BYTES", ["nobody", "noone"])])
+    (said,) = (output for output in reply_v2(found, sender, request).outputs if output.name == "degraded")
+    assert said.as_numpy().tolist() == ["missing_time_zone"] * 2
+    labels = {"model": "send_time", "revision": "of-this-test"}
+    Tally(*labels.values()).answer(found)
+    assert REGISTRY.get_sample_value("plumb_degraded_entities_total", labels | {"reason": "missing_time_zone"}) == 2
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,31 @@ def test_a_store_that_knows_events_later_than_now_is_said(store: LmdbStore) -> N
     assert (found.degraded, found.age_s) == (["state_after_now"], [0.0])
 
 
+ZONE = (Field("time_zone", "string", "UTC"),)
+
+
+def test_a_time_zone_that_is_missing_or_that_nobody_knows_is_said_and_utc_itself_is_not(store: LmdbStore) -> None:
+    named = [b'{"time_zone":"' + name + b'"}' for name in (b"Mars/Olympus", b"UTC", b"Asia/Tokyo")]
+    stored = (None, b'{"time_zone":null}', *named)
+    names = [name_in(0, prefix) for prefix in "abcde"]
+    commit(store, {}, {name: profile for name, profile in zip(names, stored, strict=True) if profile})
+    found = look_up(store, request(*names), ZONE, SLA_S, time_zone="time_zone")
+    assert found.degraded == ["missing_time_zone", "missing_time_zone", "unknown_time_zone", None, None]
+    assert found.tensors["time_zone"] == ["UTC", "UTC", "Mars/Olympus", "UTC", "Asia/Tokyo"]
+    # Hours that are wrong say more than the age of the state; and who reads no local clock is told of none.
+    old = request(*names, now_us=AS_OF_US + SLA_S * 1_000_000 + 1)
+    assert look_up(store, old, ZONE, SLA_S, time_zone="time_zone").degraded[2:4] == ["unknown_time_zone", "stale_state"]
+    assert look_up(store, request(*names), ZONE, SLA_S).degraded == [None] * 5
+    assert look_up(store, request(*names), ZONE, SLA_S, time_zone="UTC").degraded == [None] * 5
+
+
+def test_a_time_zone_of_the_request_is_that_of_all_of_an_entitys_candidates(store: LmdbStore) -> None:
+    commit(store, {})
+    zones = ["Asia/Tokyo", "Mars/Olympus", "UTC"]
+    asked = ScoreRequest([name_in(0), name_in(0, "x")], [AS_OF_US] * 2, {"zone": zones}, False, candidates=[2, None])
+    assert look_up(store, asked, (), SLA_S, time_zone="zone").degraded == ["unknown_time_zone", None]
+
+
 @pytest.mark.parametrize("damaged", [state(1, 5), bytes(16), (2 << 32).to_bytes(8, "little") + bytes(8)])
 def test_a_state_with_a_foreign_header_is_never_scored(store: LmdbStore, damaged: bytes) -> None:
     commit(store, {name_in(0): damaged})
