@@ -29,14 +29,13 @@ from benchmarks.send_time_bound import guess_best_hours, true_rates  # noqa: E40
 from components.declarations import declarations_of  # noqa: E402
 from components.training_rows import build_training_rows  # noqa: E402
 from features.importing import import_files, prepare_import  # noqa: E402
+from features.slots import FACTS, SLOTS  # noqa: E402
 from features.workspace import Workspace  # noqa: E402
 from models.cutoffs import TEST  # noqa: E402
 from models.evaluation import read_evaluation  # noqa: E402
 from models.metrics import METRIC_TITLES, SLOT_METRICS  # noqa: E402
 from models.slot_learning import fit_slots  # noqa: E402
 from models.slot_rows import SlotRows, read_slot_rows, rows_to_learn  # noqa: E402
-from models.slot_schedule import FACTS  # noqa: E402
-from models.slot_spec import SLOTS  # noqa: E402
 from models.specs import ModelSpec, load_spec  # noqa: E402
 from simulation import simulate  # noqa: E402
 from transforms.fit import fit_graph  # noqa: E402

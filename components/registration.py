@@ -13,13 +13,13 @@ from typing import Any, Final
 from components.code import code_version
 from components.drift_reference import write_drift_reference
 from features.errors import explain
+from features.slots import OUTPUT_NAMES
 from features.workspace import Workspace
 from models.card import render_documents
 from models.errors import VersionError
 from models.evaluation import read_evaluation
 from models.gate import judge
 from models.lineage import trace
-from models.slot_schedule import OUTPUT_NAMES
 from models.specs import load_spec
 from models.train import EVALUATED_FILE, NETWORK_FILE
 from models.versions import EVALUATION_FILE, ModelVersion, NewVersion, Verdict, list_versions, register

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from features import layout
 from features.declarations import HOUR_OF_WEEK, By, Signal
+from features.slots import SLOTS
 
 Ints = NDArray[np.int64]
 
-_HOURS_PER_WEEK: Final = 168
+
 _MONDAY_OFFSET_HOURS: Final = 72
 """1970-01-01 was a Thursday: three days after a Monday."""
 
@@ -51,7 +52,7 @@ def by_codes(events: pa.Table, by: By, chosen: Ints, times_us: Ints) -> Ints:
             return hours_of_week(times_us)
         offset = events[by.offset].take(pa.array(chosen))
         local: Ints = hours_of_week(times_us + ints(offset) * layout.MINUTE_S * layout.US_PER_S)
-        return np.where(pc.is_valid(offset).to_numpy(), local, _HOURS_PER_WEEK)
+        return np.where(pc.is_valid(offset).to_numpy(), local, SLOTS)
     column = events[by.attribute]
     words = column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
     listed = pc.index_in(words, value_set=pa.array(by.values, pa.string()))
@@ -66,7 +67,7 @@ def hours_of_week(times_us: Ints) -> Ints:
         >>> hours_of_week(np.array([0])).tolist()  # Thursday 00:00
         [72]
     """
-    return (times_us // (layout.HOUR_S * layout.US_PER_S) + _MONDAY_OFFSET_HOURS) % _HOURS_PER_WEEK
+    return (times_us // (layout.HOUR_S * layout.US_PER_S) + _MONDAY_OFFSET_HOURS) % SLOTS
 
 
 def ints(column: pa.ChunkedArray) -> Ints:

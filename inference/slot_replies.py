@@ -18,6 +18,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from features import slots as contract
+from features.slots import SLOTS
 from features.zones import UTC as NO_ZONE
 from inference.artifact import ModelArtifact
 
@@ -26,9 +28,7 @@ if TYPE_CHECKING:
     from inference.replies import Answer
 
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-SLOTS: Final = 168
-BEST: Final = 3
-GAIN: Final = {"value": "gain", "low": "gain_low", "high": "gain_high"}
+GAIN: Final = {"value": contract.GAIN, "low": contract.GAIN_LOW, "high": contract.GAIN_HIGH}
 OWN, SEGMENT, EVERYONE = "own history", "segment", "everyone"
 
 
@@ -45,28 +45,28 @@ def describe_slots(answer: Answer, slots: Floats, artifact: ModelArtifact) -> li
 
 
 def _describe(zone: str, now_us: int, probability: list[float], facts: dict[str, float]) -> dict[str, Any]:
-    weights = {OWN: facts["own"], SEGMENT: facts["segment"]}
-    weights[EVERYONE] = max(1 - facts["own"] - facts["segment"], 0.0)
+    weights = {OWN: facts[contract.OWN], SEGMENT: facts[contract.SEGMENT]}
+    weights[EVERYONE] = max(1 - sum(weights.values()), 0.0)
     return {
         "time_zone": zone,
-        "now": name_slot(int(facts["now"])),
-        "best": [_describe_best(place, now_us, facts) for place in range(1, BEST + 1)],
+        "now": name_slot(int(facts[contract.NOW])),
+        "best": [_describe_best(place, now_us, facts) for place in range(1, contract.BEST + 1)],
         "reason": max(weights, key=lambda name: weights[name]),
         "weights": weights,
-        "effective_sample_size": facts["effective_sample_size"],
+        "effective_sample_size": facts[contract.EFFECTIVE],
         "probability": probability,
     }
 
 
 def _describe_best(place: int, now_us: int, facts: dict[str, float]) -> dict[str, Any]:
-    slot, wait_s = int(facts[f"best_{place}"]), int(facts[f"wait_s_{place}"])
+    slot, wait_s = (int(facts[contract.of_best(name, place)]) for name in (contract.SLOT, contract.WAIT_S))
     starts_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=now_us) + timedelta(seconds=wait_s)
     return {
         "slot": slot,
         "begins": name_slot(slot),
         "starts_at": starts_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "wait_s": wait_s,
-        "gain_over_now": {end: facts[name + f"_{place}"] for end, name in GAIN.items()},
+        "gain_over_now": {end: facts[contract.of_best(name, place)] for end, name in GAIN.items()},
     }
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from features.errors import explain
 from features.layout import HOUR_S, WEEK_S
+from features.slots import SLOTS
 from features.zones import CLOCK_FEATURES
 from models.errors import SpecError
 from models.frame import Floats
 from models.slot_rows import SlotRows
-from models.slot_spec import SLOTS
 from models.specs import ModelSpec
 
 STRENGTHS: Final = tuple(float(2**power) for power in range(11))

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.slots import FACTS, SLOTS
 from models import bootstrap
 from models.bootstrap import Weights, interval_of
 from models.comparison import ACTIVITY_BOUNDS
@@ -38,8 +39,6 @@ from models.metrics import HIGHER_IS_BETTER, SLOT_METRICS
 from models.slot_baselines import fit_slot_baseline
 from models.slot_learning import LAYER, predict_observed
 from models.slot_rows import SlotRows, read_slot_rows, rows_to_learn
-from models.slot_schedule import FACTS
-from models.slot_spec import SLOTS
 from models.specs import ModelSpec
 
 RESAMPLES: Final = 1_000

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from features.declarations import By
 from features.layout import US_PER_S
 from features.matching import by_codes
+from features.slots import SLOTS
 from models.labels import Ints, counting_outcomes, known_log
-from models.slot_spec import SLOTS
 from models.specs import LabelSpec
 
 

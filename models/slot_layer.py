@@ -31,8 +31,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from models.slot_schedule import OUTPUT_NAMES, plan_slots
-from models.slot_spec import SLOTS, STRENGTHS
+from features.slots import OUTPUT_NAMES, SLOTS
+from models.slot_schedule import plan_slots
+from models.slot_spec import STRENGTHS
 
 DAY_HOURS: Final = 24
 Matrix = NDArray[np.float32]

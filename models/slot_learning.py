@@ -17,11 +17,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from features.slots import SLOTS
 from models.cutoffs import hold_out
 from models.frame import Floats, Matrix
 from models.slot_layer import SlotPosterior
 from models.slot_rows import SlotRows
-from models.slot_spec import SLOTS, STRENGTHS
+from models.slot_spec import STRENGTHS
 from models.specs import ModelSpec
 
 MOST_ROWS: Final = 12_000

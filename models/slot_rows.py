@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.errors import explain
+from features.slots import SLOTS
 from features.zones import CLOCK_FEATURES
 from models.cutoffs import COLD, TRAIN, VALIDATION
 from models.errors import TrainingError
 from models.frame import Flags, Floats, Matrix
 from models.slot_layer import SlotColumns
-from models.slot_spec import SLOTS, SlotSpec
+from models.slot_spec import SlotSpec
 
 COLUMNS: Final = ("entity_id", "matured", "split", "transformed", "finished", "outcome_slots", "earlier_outcome_slots")
 

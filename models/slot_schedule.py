@@ -15,22 +15,9 @@ from typing import Final
 import tensorflow as tf
 
 from features.layout import HOUR_S, WEEK_S
-from models.slot_spec import SLOTS
+from features.slots import BEST, SLOTS
 
-BEST: Final = 3
 INTERVAL: Final = 1.959964
-OWN_FACTS: Final = ("effective_sample_size", "own", "segment")
-FACTS: Final = (
-    "now",
-    *OWN_FACTS,
-    *(f"{name}_{place}" for name in ("best", "wait_s", "gain", "gain_low", "gain_high") for place in range(1, BEST + 1)),
-)
-"""Columns after the distribution: the slot of ``now``; effective sample size of the user's own actions, and the parts of the
-distribution that are the user's own and the segment's; then of each of the best slots its number, how many seconds until it
-begins (0 within it), and its gain over now with an interval."""
-
-OUTPUT_NAMES: Final = (*(f"h{slot:03d}" for slot in range(SLOTS)), *FACTS)
-"""Outputs after the score: the distribution over slots, and the facts."""
 
 MOST_REACH: Final = math.log(1e6)
 """An interval ends at a millionth and a million times the ratio: next to no evidence would make it infinite."""

@@ -1,12 +1,9 @@
-"""Which counts a model of hours of the week learns from; an hour of the week is called a slot."""
+"""Which counts a model of hours of the week learns from; an hour of the week is called a slot (``features.slots``)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-
-SLOTS: Final = 168
-"""Hours of the week, from Monday 00:00."""
 
 STRENGTHS: Final = ("raw", "user", "segment", "sends", "hour_precision", "same_day", "same_kind", "all_days", "carry")
 """Numbers that ``models.slot_learning`` fits: the first five as logarithms, then three logits of how the kernel divides an

@@ -23,6 +23,7 @@ from features.online.addresses import ViewVersion, open_store
 from features.point_in_time import states_as_known
 from features.profiles import profiles_as_of
 from features.rows import TIME
+from features.slots import OUTPUT_NAMES
 from features.workspace import Workspace
 from inference.artifact import read_artifact
 from inference.predictor import Predictor
@@ -33,7 +34,6 @@ from inference.tally import Tally
 from models.evaluate import evaluate
 from models.gate import decide
 from models.report import render_report
-from models.slot_schedule import OUTPUT_NAMES
 from models.specs import load_spec
 from models.train import NETWORK_FILE, train
 from simulation import simulate

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.layout import DAY_S
+from features.slots import FACTS, OUTPUT_NAMES, SLOTS
 from features.zones import CLOCK_HORIZON_S
 from models.slot_evaluation import sum_by_row
 from models.slot_layer import SlotPosterior
 from models.slot_learning import LAYER, fit_slots, predict_observed
 from models.slot_rows import SlotRows, count_slots, find_columns
-from models.slot_schedule import FACTS, OUTPUT_NAMES, wait_until
-from models.slot_spec import SLOTS, STRENGTHS
+from models.slot_schedule import wait_until
+from models.slot_spec import STRENGTHS
 from models.specs import load_spec
 
 SPEC = load_spec("send_time")

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from features.layout import HOUR_S, US_PER_S
+from features.slots import SLOTS
 from models.slot_schedule import wait_until
 from transforms.local_clock import read_clock
 
-SLOTS = 168
 SUNDAY_1, SUNDAY_2, SUNDAY_3 = 145, 146, 147
 
 
