@@ -28,6 +28,7 @@ from models.evaluate import RESAMPLES, measure
 from models.evaluation import NETWORK
 from models.frame import Flags, Frame
 from models.labels import Ints, label_rows, population_at
+from models.spec_checks import require_probability
 from models.specs import ModelSpec, load_spec
 
 BATCH_FEATURES: Final = ("transformed", "features")
@@ -73,9 +74,11 @@ def read_outcomes(workspace: Workspace, model: str, cutoff_us: int) -> Outcomes:
     those included whose labels have not matured by the end of the log.
 
     Raises:
+        SpecError: the model's score is no probability of its label.
         EvaluationError: nobody belongs to the population, or the log ends before the labels matured.
     """
     spec = load_spec(model)
+    require_probability(spec, "a backtest")
     catalog, view = declarations_of(model)
     log = read_events(workspace, catalog, view.entity)
     events = deduplicate(log, horizon_s=DEDUPLICATION_HORIZON_S)

@@ -17,6 +17,7 @@ from features.predictions import list_segments, read_segment
 from features.served_labels import Seen, read_labels, read_progress
 from features.workspace import Workspace
 from models import bootstrap
+from models.spec_checks import require_probability
 from models.specs import load_spec
 
 RESAMPLES: Final = 200
@@ -62,8 +63,9 @@ def summarize_labels(workspace: Workspace, model: str, *, now_us: int, seed: int
     """Label maturity by version and revision, the newest version first; versions that only the table still knows too.
 
     Raises:
-        PlumblineError: the model is unknown, or a log or the table is damaged.
+        PlumblineError: the model is unknown, or its score is no probability of its label, or a log or the table is damaged.
     """
+    require_probability(load_spec(model), "judging served predictions")
     catalog, view = declarations_of(model)
     known_at_us = known_until(workspace, catalog, view.entity, now_us)
     waiting, due = count_waiting(workspace, model, known_at_us)

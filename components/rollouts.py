@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from features.errors import explain
 from features.workspace import Workspace
 from models.aliases import Change, champion_of, list_aliases, promote
 from models.errors import VersionError
 from models.registry import CANDIDATE
+from models.spec_checks import require_probability
+from models.specs import load_spec
 from models.versions import ModelVersion, load
+from monitoring.rollout.plan import DEFAULT_PLAN, Plan
 
 WHO = "rollout"
 """Who gives an alias at the end of a rollout; the reason names the person or the gate."""
+
+
+BY_LABEL: Final = frozenset({"labels", "estimate"})
+"""Gates that take a score for the probability of the label."""
 
 
 @dataclass(frozen=True)
@@ -50,3 +58,17 @@ def choose_canary(workspace: Workspace, model: str, version: int | None) -> Mode
                     next_step=f"train it: plumb pipelines run {model}, or name a version")
         )  # fmt: skip
     return load(workspace, model, version)
+
+
+def suit_plan(model: str, plan: Plan) -> Plan:
+    """The plan, if its gates can judge the model; the default one without those that cannot.
+
+    Raises:
+        SpecError: the model is unknown, or a plan of one's own judges by labels what no label can judge.
+    """
+    spec = load_spec(model)
+    if spec.slots is None or not BY_LABEL.intersection(gate.kind for gate in plan.gates):
+        return plan
+    if plan != DEFAULT_PLAN:
+        require_probability(spec, "a rollout's gate")
+    return replace(plan, gates=tuple(gate for gate in plan.gates if gate.kind not in BY_LABEL))

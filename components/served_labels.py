@@ -33,6 +33,7 @@ from features.rows import SERVED_LABEL, TIME
 from features.served_labels import Progress, Seen
 from features.workspace import Workspace
 from models.labels import label_rows
+from models.spec_checks import require_probability
 from models.specs import LabelSpec, load_spec
 
 Ints = NDArray[np.int64]
@@ -88,9 +89,11 @@ def label_served(
 
     Raises:
         TemporaryError: another process labels the model.
-        PlumblineError: the model is unknown, or a log or the table is damaged.
+        PlumblineError: the model is unknown, or its score is no probability of its label, or a log or the table is damaged.
     """
-    label = load_spec(model).label
+    spec = load_spec(model)
+    require_probability(spec, "judging served predictions")
+    label = spec.label
     catalog, view = declarations_of(model)
     folder, statuses = workspace.served_labels(model), Counter(dict.fromkeys(STATUSES, 0))
     known_at_us = known_until(workspace, catalog, view.entity, now_us)

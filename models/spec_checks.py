@@ -62,6 +62,20 @@ def _check_learning(spec: ModelSpec) -> None:
         require(waits, spec, "a label delay no shorter than the exclusion's window", f"{label.label_delay_s} s")
 
 
+def require_probability(spec: ModelSpec, doing: str) -> None:
+    """Raise ``SpecError`` where the model's score is no probability of its label, and cannot be judged by what became of it.
+
+    Args:
+        doing: what cannot be done, as the beginning of a sentence.
+    """
+    if spec.slots is not None:
+        raise SpecError(
+            explain(f"{doing} by labels does not fit a model of hours of the week", which=repr(spec.name),
+                    expected="a model whose score is the probability of its label", got="one whose score compares two hours",
+                    next_step="compare its versions by their evaluations, with `plumb runs report`")
+        )  # fmt: skip
+
+
 def require(holds: bool, spec: ModelSpec, expected: str, got: str) -> None:
     """Raise ``SpecError`` unless it holds."""
     if not holds:

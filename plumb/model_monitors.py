@@ -17,6 +17,7 @@ from features.audits import read_newest_audit
 from features.errors import TemporaryError
 from features.layout import US_PER_S
 from features.workspace import Workspace
+from models.spec_checks import require_probability
 from models.specs import load_spec
 from monitoring import estimate, labels, skew_verdict
 from monitoring.label_maturity import DAY_US, MONITOR, Answers, MaturityTable, judge_maturity, tabulate_maturity
@@ -27,15 +28,18 @@ from monitoring.verdicts import Verdict
 
 
 def make_model_monitors(workspace: Workspace, model: str, settings: MonitorSettings) -> list[Monitor]:
-    """Skew, labels and estimates of one model.
+    """Skew, labels and estimates of one model; skew alone where its score is no probability of its label.
 
     Raises:
         SpecError: the model is unknown.
     """
     watched = _Model(workspace, model, settings)
     subject = f"model:{model}"
+    skew = Monitor(skew_verdict.MONITOR, subject, settings.skew_s, watched.judge_skew)
+    if load_spec(model).slots is not None:
+        return [skew]
     return [
-        Monitor(skew_verdict.MONITOR, subject, settings.skew_s, watched.judge_skew),
+        skew,
         Monitor(MONITOR, subject, settings.labels_s, watched.judge_maturity),
         Monitor(labels.MONITOR, subject, settings.labels_s, watched.judge_labels),
         Monitor(estimate.CONFIDENCE, subject, settings.estimate_s, watched.judge_estimates),
@@ -43,7 +47,12 @@ def make_model_monitors(workspace: Workspace, model: str, settings: MonitorSetti
 
 
 def maturity_of(workspace: Workspace, model: str, settings: MonitorSettings, now_us: int) -> MaturityTable:
-    """The table of ``plumb monitors labels``, of the answers that estimates would rest on."""
+    """The table of ``plumb monitors labels``, of the answers that estimates would rest on.
+
+    Raises:
+        SpecError: the model is unknown, or its score is no probability of its label.
+    """
+    require_probability(load_spec(model), "judging served predictions")
     return _Model(workspace, model, settings).tabulate(now_us)
 
 

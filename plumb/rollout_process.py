@@ -63,7 +63,7 @@ def run_controller(settings: Settings, plane: str, course: Course) -> None:
         CommandError: the port is taken.
         ForwardingError: events cannot be sent on to that URL.
     """
-    from components.rollouts import RegistryAliases, choose_canary
+    from components.rollouts import RegistryAliases, choose_canary, suit_plan
     from monitoring.rollout.api import Desk, build_api
     from monitoring.rollout.collector import Collector
     from monitoring.rollout.controller import Controller
@@ -89,7 +89,7 @@ def run_controller(settings: Settings, plane: str, course: Course) -> None:
     forwarder = Forwarder(course.forward_to, metrics.registry) if course.forward_to else None
     answer_drift = drift_answerer(settings, course)
     desk = Desk(workspace, asked, collector, lambda model, version: choose_canary(workspace, model, version).version,
-                now_us, metrics.registry, forwarder.offer if forwarder else None)  # fmt: skip
+                suit_plan, now_us, metrics.registry, forwarder.offer if forwarder else None)  # fmt: skip
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(course.port))
         url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"

@@ -65,7 +65,7 @@ def start(  # noqa: PLR0913 - one argument an option
     as_json: JsonOption = False,
 ) -> None:
     """Ask for a version of the service's model to be rolled out as a canary."""
-    from components.rollouts import choose_canary
+    from components.rollouts import choose_canary, suit_plan
     from monitoring.rollout.journal import Request
     from monitoring.rollout.operations import describe_standing, start_rollout
 
@@ -73,7 +73,7 @@ def start(  # noqa: PLR0913 - one argument an option
     read = read_plan_file(plan)
     with open_plane(settings, plane) as traffic:
         routing = traffic.read(service)
-    chosen = choose_canary(settings.workspace, routing.stable.model, version)
+    chosen, read = choose_canary(settings.workspace, routing.stable.model, version), suit_plan(routing.stable.model, read)
     made = start_rollout(settings.workspace, routing, chosen.version, read, Request(operator(), why, now_us()))
     if as_json:
         typer.echo(json.dumps(describe_standing(made), indent=2))

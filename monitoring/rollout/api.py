@@ -22,7 +22,7 @@ from features.workspace import Workspace
 from monitoring.rollout import operations
 from monitoring.rollout.collector import Collector
 from monitoring.rollout.journal import Request as Asked
-from monitoring.rollout.plan import DEFAULT_PLAN, read_plan
+from monitoring.rollout.plan import DEFAULT_PLAN, Plan, read_plan
 from monitoring.rollout.records import list_rollouts
 from monitoring.rollout.traffic import Traffic
 
@@ -33,6 +33,7 @@ class Desk:
 
     Attributes:
         choose: the version to be rolled out of a model, where one is named and where none is; raises where it may not be.
+        suit: the plan by which a model can be judged; raises where the given one cannot.
         clock_us: UTC microseconds.
         forward: where each event goes on to, whoever else wants it.
     """
@@ -41,6 +42,7 @@ class Desk:
     traffic: Traffic
     collector: Collector
     choose: Callable[[str, int | None], int]
+    suit: Callable[[str, Plan], Plan]
     clock_us: Callable[[], int]
     registry: CollectorRegistry
     forward: Callable[[Mapping[str, str], bytes], None] | None = None
@@ -101,7 +103,7 @@ def build_api(desk: Desk) -> FastAPI:
     def start(body: Start) -> dict[str, Any]:
         plan = DEFAULT_PLAN if body.plan is None else read_plan(body.plan)
         routing = desk.traffic.read(body.service)
-        version = desk.choose(routing.stable.model, body.version)
+        version, plan = desk.choose(routing.stable.model, body.version), desk.suit(routing.stable.model, plan)
         asked = Asked(body.who, body.why, desk.clock_us())
         return operations.describe_standing(operations.start_rollout(desk.workspace, routing, version, plan, asked))
 

@@ -14,7 +14,9 @@ from features.catalogs import load_catalog
 from features.events import append_events
 from features.workspace import Workspace
 from models.errors import SpecError
+from monitoring.monitor_settings import MonitorSettings
 from plumb import app
+from plumb.model_monitors import make_model_monitors, maturity_of
 
 
 def call(workspace: Workspace, *arguments: str) -> str:
@@ -48,6 +50,29 @@ def test_labels_come_in_once_and_the_summary_says_how_far_they_are(workspace: Wo
     (done,) = json.loads(call(workspace, "--model", "churn", "--now", "2026-04-21", "--summary", "--json"))
     assert (done["open"], done["due"], done["labelled"], done["positives"], done["auc"]) == (0, 0, 2, 1, {"value": 1.0})
     assert "1 (50.0%)" in call(workspace, "--model", "churn", "--summary")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("models", "labels", "--model", "send_time"),
+        ("models", "labels", "--model", "active_hours", "--summary"),
+        ("models", "backtest", "send_time", "--cutoff", "2026-01-01"),
+    ],
+)
+def test_labels_do_not_judge_a_model_of_hours_and_one_line_says_so(workspace: Workspace, words: tuple[str, ...]) -> None:
+    """Its score says what sending now loses, which is no probability of an open."""
+    with pytest.raises(SpecError, match="by labels does not fit a model of hours of the week.*plumb runs report") as refused:
+        CliRunner().invoke(app.root, ["--workspace", str(workspace.root), *words], catch_exceptions=False)
+    assert "\n" not in str(refused.value)
+    assert not workspace.served_labels("send_time").exists()
+
+
+def test_its_only_monitor_is_the_one_of_skew(workspace: Workspace) -> None:
+    made = make_model_monitors(workspace, "send_time", MonitorSettings())
+    assert [each.name for each in made] == ["skew"]
+    with pytest.raises(SpecError, match="does not fit a model of hours"):
+        maturity_of(workspace, "send_time", MonitorSettings(), 0)
 
 
 def test_an_empty_log_and_an_unknown_model_are_told(tmp_path: Path) -> None:

@@ -17,15 +17,15 @@ from e2e.rollouts.simulated import PLAN, Town, broken_score
 from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
-from components.rollouts import RegistryAliases, choose_canary
+from components.rollouts import RegistryAliases, choose_canary, suit_plan
 from features.workspace import Workspace
 from models.aliases import champion_of, history
-from models.errors import VersionError
+from models.errors import SpecError, VersionError
 from models.versions import NewVersion, register
 from monitoring.errors import RolloutError, TrafficUnavailable
 from monitoring.rollout.api import Desk, build_api
 from monitoring.rollout.leader import Claim, take
-from monitoring.rollout.plan import PlanError, describe_plan
+from monitoring.rollout.plan import DEFAULT_PLAN, PlanError, describe_plan
 from monitoring.rollout.traffic import PlaneTraffic
 from plumb import app, rollout_view
 from plumb.instants import now_us
@@ -132,6 +132,18 @@ def test_what_cannot_be_rolled_out_is_refused_before_anything_is_recorded(town: 
         call(town, "show", "churn")
 
 
+def test_a_model_of_hours_is_not_judged_by_labels(town: Town) -> None:
+    assert suit_plan("churn", DEFAULT_PLAN) == DEFAULT_PLAN
+    by_label = {"labels", "estimate"}
+    kept = [gate for gate in DEFAULT_PLAN.gates if gate.kind not in by_label]
+    assert list(suit_plan("send_time", DEFAULT_PLAN).gates) == kept
+    assert len(kept) == len(DEFAULT_PLAN.gates) - len(by_label)
+    asked_for = replace(PLAN, gates=DEFAULT_PLAN.gates)
+    with pytest.raises(SpecError, match="a rollout's gate by labels does not fit a model of hours of the week"):
+        suit_plan("send_time", asked_for)
+    assert suit_plan("send_time", replace(PLAN, gates=tuple(kept))).stages == PLAN.stages
+
+
 def test_a_refused_command_ends_with_2_and_says_why(town: Town) -> None:
     call(town, "start", "churn", "--why", "better", "--plane", town.url)
     call(town, "abort", "1", "--why", "changed my mind", "--wait", "0")
@@ -165,7 +177,7 @@ def test_the_http_api_says_and_does_the_same(town: Town) -> None:
     def choose(model: str, version: int | None) -> int:
         return choose_canary(town.workspace, model, version).version
 
-    desk = Desk(town.workspace, town.traffic, controller.collector, choose, lambda: town.now_us, registry)
+    desk = Desk(town.workspace, town.traffic, controller.collector, choose, suit_plan, lambda: town.now_us, registry)
     with (
         listen(0) as listener,
         serving(build_api(desk), listener),
