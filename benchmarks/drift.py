@@ -9,7 +9,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -20,12 +20,12 @@ from alibi_detect.cd import TabularDrift
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.drift_worlds import DAY_H, FEATURES, World
+from benchmarks.drift_worlds import DAY_H, FEATURES, HOUR_US, MONDAY_US, World
 from monitoring.drift.detectors import compare_columns
 from monitoring.drift.judge import Judgement, Window, judge_window
 from monitoring.drift.online import OnlineSettings, ShareWatch
 from monitoring.drift.quality import Column
-from monitoring.drift.reference import DAY_HOURS, TRAINING, Reference
+from monitoring.drift.reference import TRAINING, Reference
 from monitoring.drift.sample import WEEK_HOURS, Sample, concatenate
 from monitoring.drift.settings import DriftSettings
 from monitoring.verdicts import Outcome
@@ -123,22 +123,43 @@ def would_fail(judgement: Judgement, part: float, floor: float) -> bool:
 
 
 def show_seasons(console: Console) -> None:
-    """A world with a daily and weekly season and no drift, by what its windows are held against."""
+    """A world with a daily and weekly season and no drift, by what its windows are held against; and how many of these windows
+    are told from a season once one number is moved by 1.5 deviations."""
     world, hours = World(season=0.5), range(0, 14 * DAY_H, 5)
-    table = Table("seasons and no drift, every fifth hour of 14 days, held against", "windows that alarmed")
-    for name, period_h in (("all training rows", 0), ("training rows of the same hour of the day", DAY_HOURS),
-                           ("training rows of the same hour of the week", WEEK_HOURS)):  # fmt: skip
+    table = Table(
+        "seasons and no drift, every fifth hour of 14 days", "windows that alarmed", "shown only", "shifts of 1.5 found"
+    )
+    for rows, by_hours in ((60_000, False), (60_000, True), (20_000, True), (8_000, True), (4_000, True), (1_500, True)):
         rng = np.random.default_rng(3)
-        reference = Reference(TRAINING, world.draw_training(rng, 60_000), period_h=period_h)
-        alarmed = [fails(judge_window(world.draw_hour(rng, hour, USERS), reference, SETTINGS)) for hour in hours]
-        table.add_row(name, f"{sum(alarmed)} of {len(alarmed)}")
+        reference = Reference(TRAINING, world.draw_training(rng, rows), by_hours=by_hours)
+        name = f"{rows:,} training rows, {'by hours' if by_hours else 'whatever their hours'}"
+        table.add_row(name, *count_alarms(world, rng, hours, lambda hour, known=reference: known))
     rng = np.random.default_rng(3)
-    alarmed = []
-    for hour in hours:
-        weeks = concatenate([world.draw_hour(rng, hour - week * WEEK_HOURS, USERS).sample for week in range(1, 5)])
-        alarmed.append(fails(judge_window(world.draw_hour(rng, hour, USERS), Reference("weeks", weeks), SETTINGS)))
-    table.add_row("the same hour of four earlier weeks", f"{sum(alarmed)} of {len(alarmed)}")
+    few_hours = world.draw(rng, MONDAY_US - rng.integers(1, 12, 5_000) * 41 * HOUR_US)
+    reference = Reference(TRAINING, few_hours, by_hours=True)
+    table.add_row("5,000 training rows of eleven instants", *count_alarms(world, rng, hours, lambda hour: reference))
+
+    def draw_weeks(hour: int) -> Reference:
+        weeks = [world.draw_hour(rng, hour - week * WEEK_HOURS, USERS).sample for week in range(1, 5)]
+        return Reference("weeks", concatenate(weeks))
+
+    table.add_row("the same hour of four earlier weeks", *count_alarms(world, rng, hours, draw_weeks))
     console.print(table)
+
+
+def count_alarms(
+    world: World, rng: np.random.Generator, hours: range, reference_of: Callable[[int], Reference]
+) -> tuple[str, str, str]:  # fmt: skip
+    """Of windows without drift, those that alarm and those that are inconclusive; of the same, shifted, those that alarm."""
+    alarmed = unsure = found = 0
+    for hour in hours:
+        window, reference = world.draw_hour(rng, hour, USERS), reference_of(hour)
+        judgement = judge_window(window, reference, SETTINGS)
+        alarmed += fails(judgement)
+        unsure += any(verdict.outcome is Outcome.INCONCLUSIVE for verdict in judgement.verdicts)
+        window.sample.numbers[:, FEATURES // 2] += 1.5
+        found += fails(judge_window(window, reference, SETTINGS))
+    return tuple(f"{count} of {len(hours)}" for count in (alarmed, unsure, found))  # type: ignore[return-value]
 
 
 def show_delays(console: Console) -> None:
@@ -157,7 +178,7 @@ def show_delays(console: Console) -> None:
         delays, before = [], 0
         for seed in range(repeats):
             rng = np.random.default_rng(seed)
-            reference = Reference(TRAINING, world.draw_training(rng, 60_000), period_h=WEEK_HOURS)
+            reference = Reference(TRAINING, world.draw_training(rng, 60_000), by_hours=True)
             # A day before the drift stands for all: what null days do has a table of its own.
             hours = range(start_h - DAY_H, start_h + most_h)
             first = None

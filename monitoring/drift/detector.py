@@ -191,7 +191,7 @@ class Detector:
         if key not in self._references:
             path = self._workspace.root / "models" / self._model_of(key) / key.version / REFERENCE_FILE
             # Without one every verdict says "too few rows", which is what is known.
-            self._references[key] = read_training_reference(path, self._settings) if path.is_file() else None
+            self._references[key] = read_training_reference(path) if path.is_file() else None
         return self._references[key] or Reference(TRAINING, build_sample([]))
 
     def _of(self, service: str) -> Revisions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -19,8 +19,9 @@ from monitoring.drift.detectors import (
 )
 from monitoring.drift.quality import Column, Finding, Prepared, check_flags, prepare
 from monitoring.drift.ranking import Ranking, divide, rank
-from monitoring.drift.reference import WEEKS, Reference
-from monitoring.drift.sample import Floats, Sample
+from monitoring.drift.reference import WEEKS, Beside, Reference
+from monitoring.drift.sample import Floats, Sample, name_hour
+from monitoring.drift.season import raise_floor
 from monitoring.drift.settings import FEATURES, JOINT, LABELS, QUALITY, SCORE, STABLE, DriftSettings
 from monitoring.verdicts import Finding as Evidence
 from monitoring.verdicts import Outcome, Severity, Verdict
@@ -63,13 +64,19 @@ class Judgement:
 
 @dataclass(frozen=True)
 class _Case:
-    """A window and the rows it is held against."""
+    """A window and the rows it is held against, without those whose inputs were faulty."""
 
     window: Window
     reference: Reference
+    beside: Beside
     old: Sample
     new: Sample
     settings: DriftSettings
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether one of the sides has too few rows to say anything."""
+        return len(self.old) < self.beside.least or len(self.new) < self.settings.least_rows
 
     @property
     def earlier_weeks(self) -> int:
@@ -80,6 +87,21 @@ class _Case:
     def chance(self, family: str) -> float:
         return self.settings.chance(family, self.window.span_s)
 
+    def floor(self, name: str | None) -> float:
+        """The effect from which a difference of a feature pages; None stands for the scores."""
+        if not self.beside.other_hours:
+            return self.settings.effect_floor
+        known = self.reference.scores if name is None and self.reference.scores is not None else self.reference.sample
+        return raise_floor(known.unflagged(), name, self.settings)
+
+    def tell(self, family: str, is_drift: bool, text: str, evidence: dict[str, Evidence]) -> Verdict:
+        """A verdict on a difference that chance does not explain: it fails, or is shown where it may be the season."""
+        if is_drift:
+            return self.verdict(family, Outcome.FAIL, text, evidence)
+        hour = name_hour(self.window.start_us)
+        text = f"{text}: may be the season, since too few training rows are of the window's hours (from {hour} on)"
+        return replace(self.verdict(family, Outcome.INCONCLUSIVE, text, evidence), severity=Severity.INFO)
+
     def verdict(self, family: str, outcome: Outcome, text: str, evidence: dict[str, Evidence]) -> Verdict:
         """A verdict on a family of tests. Drift of a canary beside stable is its own doing and takes the traffic from it; the
         other kinds hit every revision alike and call somebody."""
@@ -89,7 +111,7 @@ class _Case:
         common: dict[str, Evidence] = {
             "reference": self.reference.kind, "reference_rows": len(self.old), "rows": len(self.new),
             "rows_seen": self.window.rows, "start_us": self.window.start_us, "end_us": self.window.end_us,
-            "period_h": self.reference.period_h,
+            "period_h": self.beside.period_h,
         }  # fmt: skip
         if self.reference.kind == WEEKS:
             common["weeks"] = self.earlier_weeks
@@ -105,12 +127,13 @@ def judge_window(window: Window, reference: Reference, settings: DriftSettings) 
     """
     chance = settings.chance(QUALITY, window.span_s)
     new = window.sample.thin(settings.most_rows, settings.seed)
-    old = reference.beside(new, settings)
-    case = _Case(window, reference, old.unflagged(), new.unflagged(), settings)
-    flagged = check_flags(old, new, settings, chance) if min(len(old), len(new)) >= settings.least_rows else ()
-    if min(len(case.old), len(case.new)) < settings.least_rows:
+    beside = reference.beside(new, settings)
+    whole = _Case(window, reference, beside, beside.sample, new, settings)
+    case = replace(whole, old=beside.sample.unflagged(), new=new.unflagged())
+    flagged = () if whole.is_too_small else check_flags(beside.sample, new, settings, chance)
+    if case.is_too_small:
         return Judgement(window, reference.kind, (_refuse_few(case, flagged), *_judge_score(case)), NOTHING)
-    prepared = prepare(case.old, case.new, settings, chance)
+    prepared = prepare(case.old, case.new, settings, chance, least=beside.least)
     verdicts = [_judge_quality(case, prepared, (*flagged, *prepared.findings))]
     ranking = NOTHING
     if prepared.columns:
@@ -123,7 +146,8 @@ def judge_window(window: Window, reference: Reference, settings: DriftSettings) 
 def judge_labels(window: Window, reference: Reference, settings: DriftSettings) -> Verdict | None:
     """The family of labels alone, of a window of labels that have matured; None where either side has too few."""
     new = window.sample.thin(settings.most_rows, settings.seed)
-    found = _judge_labels(_Case(window, reference, reference.sample, new, settings))
+    beside = Beside(reference.sample, 0, settings.least_rows)
+    found = _judge_labels(_Case(window, reference, beside, reference.sample, new, settings))
     return found[0] if found else None
 
 
@@ -131,7 +155,7 @@ def _refuse_few(case: _Case, flagged: Sequence[Finding]) -> Verdict:
     """What can be said of a window with too few rows fit to be tested."""
     if flagged:
         return _report_findings(case, flagged, {"findings": len(flagged)})
-    counts = f"{len(case.new)} of the window and {len(case.old)} of the reference's same hours"
+    counts = f"{len(case.new)} of the window and {len(case.old)} of the reference"
     left_out = min(len(case.window.sample), case.settings.most_rows) - len(case.new)
     faulty = f", {left_out} more of the window being cold or degraded" if left_out else ""
     text = f"too few rows: {counts}, where {case.settings.least_rows} are needed{faulty}"
@@ -165,17 +189,22 @@ def _judge_quality(case: _Case, prepared: Prepared, findings: Sequence[Finding])
 def _judge_features(case: _Case, prepared: Prepared) -> tuple[Verdict, Ranking]:
     columns, names = prepared.columns, tuple(column.name for column in prepared.columns)
     compared = compare_columns(columns)
-    settings, chance = case.settings, case.chance(FEATURES)
-    weight = divide(names, case.reference.importance, settings.importance_share)
+    settings, chance, importance = case.settings, case.chance(FEATURES), case.reference.importance
+    weight = divide(names, importance, settings.importance_share)
     effects = measure_effects(columns, compared)
-    ranking = rank(names, effects, compared.p_value, weight, case.reference.importance, (chance, settings.effect_floor))
+    ranking = rank(names, effects, compared.p_value, weight, importance, (chance, settings.effect_floor))
+    moved = set(ranking.names[: int(ranking.drifted.sum())])
+    if moved and case.beside.other_hours:
+        floors = np.array([case.floor(name) if name in moved else 1.0 for name in names])
+        ranking = rank(names, effects, compared.p_value, weight, importance, (chance, floors))
     drifted = int(ranking.drifted.sum())
     evidence: dict[str, Evidence] = {"features": len(names), "drifted": drifted, **ranking.describe(settings.top)}
-    if drifted:
-        named = ", ".join(f"{ranking.names[i]} (effect {ranking.effect[i]:.2f})" for i in range(min(drifted, MOST_NAMED)))
-        text = f"{drifted} of {len(names)} features drifted: {named}"
-        return case.verdict(FEATURES, Outcome.FAIL, text, evidence), ranking
-    return case.verdict(FEATURES, Outcome.PASS, f"none of {len(names)} features drifted", evidence), ranking
+    if not moved:
+        return case.verdict(FEATURES, Outcome.PASS, f"none of {len(names)} features drifted", evidence), ranking
+    count = drifted or len(moved)
+    named = ", ".join(f"{ranking.names[i]} (effect {ranking.effect[i]:.2f})" for i in range(min(count, MOST_NAMED)))
+    text = f"{count} of {len(names)} features {'drifted' if drifted else 'differ'}: {named}"
+    return case.tell(FEATURES, drifted > 0, text, evidence), ranking
 
 
 def _judge_jointly(case: _Case, ranking: Ranking) -> list[Verdict]:
@@ -189,26 +218,32 @@ def _judge_jointly(case: _Case, ranking: Ranking) -> list[Verdict]:
     p_value, distance = compare_jointly(_matrix(half[0], half[0], names), _matrix(half[0], half[1], names), settings.seed)
     chance = case.chance(JOINT)
     evidence: dict[str, Evidence] = {"features": len(names), "p_value": p_value, "effect": distance, "threshold": chance}
-    fails = p_value <= chance and distance >= settings.effect_floor
-    text = f"{len(names)} features together {'differ' if fails else 'do not differ'} (a classifier's distance {distance:.2f})"
-    return [case.verdict(JOINT, Outcome.FAIL if fails else Outcome.PASS, text, evidence)]
+    differ = p_value <= chance and distance >= settings.effect_floor
+    text = f"{len(names)} features together {'differ' if differ else 'do not differ'} (a classifier's distance {distance:.2f})"
+    if not differ:
+        return [case.verdict(JOINT, Outcome.PASS, text, evidence)]
+    # Beside other hours, many small swings of a season add up to any distance.
+    return [case.tell(JOINT, not case.beside.other_hours, text, evidence)]
 
 
 def _judge_score(case: _Case) -> list[Verdict]:
-    old, new = _scores(case)
-    if min(len(old), len(new)) < case.settings.least_rows:
+    case = _of_scores(case)
+    old, new = _present(case.old.score), _present(case.new.score)
+    if len(old) < case.beside.least or len(new) < case.settings.least_rows:
         return []
     p_value, statistic = compare_distributions(old, new)
     column = Column(SCORE, old, new)
     effect = float(measure_effects((column,), compare_columns((column,)))[0])
     chance = case.chance(SCORE)
-    fails = p_value <= chance and effect >= case.settings.effect_floor
+    differ = p_value <= chance and effect >= case.settings.effect_floor
+    is_drift = differ and effect >= case.floor(None)
     evidence: dict[str, Evidence] = {
         "p_value": p_value, "statistic": statistic, "effect": effect, "threshold": chance, "mean": float(new.mean()),
         "reference_mean": float(old.mean()),
     }  # fmt: skip
-    text = f"scores {'drifted' if fails else 'did not drift'}: mean {new.mean():.3f}, was {old.mean():.3f}, effect {effect:.2f}"
-    return [case.verdict(SCORE, Outcome.FAIL if fails else Outcome.PASS, text, evidence)]
+    verb = "drifted" if is_drift else "differ" if differ else "did not drift"
+    text = f"scores {verb}: mean {new.mean():.3f}, was {old.mean():.3f}, effect {effect:.2f}"
+    return [case.tell(SCORE, is_drift, text, evidence) if differ else case.verdict(SCORE, Outcome.PASS, text, evidence)]
 
 
 def _judge_labels(case: _Case) -> list[Verdict]:
@@ -244,13 +279,14 @@ def _matrix(known: Sample, sample: Sample, names: Sequence[str]) -> Floats:
     return matrix
 
 
-def _scores(case: _Case) -> tuple[Floats, Floats]:
+def _of_scores(case: _Case) -> _Case:
+    """The case of rows whose scores count, where those are others."""
     own = case.window.scores
     if own is None:
-        return _present(case.old.score), _present(case.new.score)
+        return case
     new = own.thin(case.settings.most_rows, case.settings.seed)
-    old = case.reference.beside(new, case.settings, scores=True)
-    return _present(old.unflagged().score), _present(new.unflagged().score)
+    beside = case.reference.beside(new, case.settings, scores=True)
+    return replace(case, beside=beside, old=beside.sample.unflagged(), new=new.unflagged())
 
 
 def _present(values: Floats | None) -> Floats:

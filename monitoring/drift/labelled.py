@@ -55,7 +55,7 @@ def judge_matured_labels(
         version = pc.max(own["model_version"]).as_py()
         own = own.filter(pc.equal(own["model_version"], version))
         path = workspace.model(model, version) / REFERENCE_FILE
-        reference = read_training_reference(path, settings)
+        reference = read_training_reference(path)
         window = _window(own, f"{service}/{revision}", end_us, settings)
         verdict = judge_labels(window, reference, settings)
         if verdict is not None:

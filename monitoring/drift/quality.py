@@ -21,6 +21,8 @@ from monitoring.drift.settings import DriftSettings
 MISSING, NOT_FINITE, UNSEEN, ABSENT, SHARE = "missing", "not finite", "unseen", "absent", "share"
 LEAST_EXPECTED = 5
 """Chi-square wants at least so many expected in each cell (Cochran, 1954); rarer categories are taken together."""
+MOST_TIMES = 4
+"""Of a category at most so many times the reference's rows are tested."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,12 @@ class Prepared:
     findings: tuple[Finding, ...]
 
 
-def prepare(reference: Sample, window: Sample, settings: DriftSettings, chance: float) -> Prepared:
+def prepare(reference: Sample, window: Sample, settings: DriftSettings, chance: float, *, least: int | None = None) -> Prepared:
     """Find what is wrong and leave what can be tested.
 
     Args:
         chance: of any false finding in this window; divided among the features.
+        least: a feature with fewer present values in the reference cannot be tested; ``least_rows`` where left out.
     """
     chance /= max(len(reference.feature_names) + len(reference.flags), 1)
     columns: list[Column] = []
@@ -68,9 +71,10 @@ def prepare(reference: Sample, window: Sample, settings: DriftSettings, chance: 
     for column, wrong in found:
         columns += [] if column is None else [column]
         findings += wrong
-    least = settings.least_rows
-    fit = tuple(column for column in columns if min(len(column.reference), len(column.window)) >= least)
-    too_few = tuple(column.name for column in columns if min(len(column.reference), len(column.window)) < least)
+    least = settings.least_rows if least is None else least
+    enough = [len(column.reference) >= least and len(column.window) >= settings.least_rows for column in columns]
+    fit = tuple(column for column, is_enough in zip(columns, enough, strict=True) if is_enough)
+    too_few = tuple(column.name for column, is_enough in zip(columns, enough, strict=True) if not is_enough)
     return Prepared(fit, too_few, tuple(findings))
 
 
@@ -120,6 +124,9 @@ def _category(name: str, reference: Sample, window: Sample, settings: DriftSetti
     if unseen.any() and unseen.mean() > settings.unseen_floor:
         findings.append(_unseen(name, present, unseen, len(old)))
     left = codes_new.drop_null().to_numpy(zero_copy_only=False)
+    if len(left) > MOST_TIMES * len(codes_old):
+        # Of few rows beside very many, a value that is gone would be expected too rarely for a test, and taken for a rare one.
+        left = left[np.linspace(0, len(left) - 1, MOST_TIMES * len(codes_old)).astype(np.int64)]
     pooled_old, pooled_new, count = pool_rare(codes_old, left)
     return Column(name, pooled_old, pooled_new, count), findings
 

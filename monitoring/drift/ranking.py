@@ -45,14 +45,14 @@ class Ranking:
 
 def rank(
     names: Sequence[str], effect: Values, p_value: Values, weight: Values, importance: Mapping[str, float],
-    limits: tuple[float, float],
+    limits: tuple[float, float | Values],
 ) -> Ranking:  # fmt: skip
     """Rank features.
 
     Args:
         weight: (F,) non-negative, of mean 1: how the chance is divided.
         importance: by feature; 0 where not named.
-        limits: the chance of any false page, and the least effect that pages.
+        limits: the chance of any false page, and the least effect that pages, of all or of each, (F,).
     """
     chance, floor = limits
     threshold = chance * weight / max(len(names), 1)

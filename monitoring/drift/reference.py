@@ -10,11 +10,28 @@ import numpy as np
 import pyarrow as pa
 
 from features.reference import PREFIX, read_reference
-from monitoring.drift.sample import WEEK_HOURS, Floats, Sample, covers, match_hours
+from monitoring.drift.sample import WEEK_HOURS, Floats, Sample, match_hours
 from monitoring.drift.settings import DriftSettings
 
 TRAINING, WEEKS = "training", "weeks"
 DAY_HOURS = 24
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Rows that a window may be held against.
+
+    Attributes:
+        sample: the rows.
+        period_h: by which hours they were drawn as the window's are distributed: 168, of the week; 24, of the day; 0, any.
+        least: fewer of them say nothing.
+        other_hours: whether they are of other hours of the week than the window's, for want of rows of its own.
+    """
+
+    sample: Sample
+    period_h: int
+    least: int
+    other_hours: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,30 +44,33 @@ class Reference:
         scores: rows to hold scores against, where those are others: more rows have a score than were logged whole.
         importance: of features to the model, by name.
         labels: matured labels to hold labels against, where those are others than the sample's.
-        period_h: rows are drawn by the window's hours of so long a period: 168, hours of the week; 24, hours of the day; 0
-            takes all of them.
+        by_hours: whether rows are drawn by the window's hours of the week; those of the same time need not be.
     """
 
     kind: str
     sample: Sample
     importance: Mapping[str, float] = field(default_factory=dict)
-    period_h: int = 0
+    by_hours: bool = False
     scores: Sample | None = None
     labels: Floats | None = None
 
-    def beside(self, window: Sample, settings: DriftSettings, *, scores: bool = False) -> Sample:
-        """Rows that the window (or, with ``scores``, its scores) may fairly be held against; none where its hours have too
-        few."""
+    def beside(self, window: Sample, settings: DriftSettings, *, scores: bool = False) -> Beside:
+        """Rows for the window (or, with ``scores``, its scores): of its hours of the week; where those are too few, of its
+        hours of the day, else of any."""
         sample = self.scores if scores and self.scores is not None else self.sample
-        if self.period_h and len(window):
-            matched = match_hours(sample, window, period_h=self.period_h, least=settings.least_rows, seed=settings.seed)
-            sample = sample.take(np.zeros(0, np.int64)) if matched is None else matched
-        return sample.thin(2 * settings.most_rows, settings.seed)
+        most = 2 * settings.most_rows
+        if not self.by_hours or not len(window):
+            return Beside(sample.thin(most, settings.seed), 0, settings.least_rows)
+        least = {WEEK_HOURS: min(settings.least_matched_rows, settings.least_rows), DAY_HOURS: settings.least_rows}
+        for period_h in (WEEK_HOURS, DAY_HOURS):
+            matched = match_hours(sample, window, period_h=period_h, least=least[period_h], seed=settings.seed)
+            if matched is not None:
+                return Beside(matched.thin(most, settings.seed), period_h, least[period_h], period_h < WEEK_HOURS)
+        return Beside(sample.thin(most, settings.seed), 0, settings.least_rows, other_hours=True)
 
 
-def read_training_reference(path: Path, settings: DriftSettings) -> Reference:
-    """A version's ``reference.parquet``; matched by hours of the week where it has rows of all of them, else of the day, else
-    not.
+def read_training_reference(path: Path) -> Reference:
+    """A version's ``reference.parquet``.
 
     Raises:
         StoreError: there is no such file.
@@ -66,9 +86,8 @@ def read_training_reference(path: Path, settings: DriftSettings) -> Reference:
         score=to_floats(table["score"]),
         label=to_floats(table["label"]),
     )
-    periods = (period for period in (WEEK_HOURS, DAY_HOURS) if covers(sample, period, settings.least_rows))
     labels = np.repeat(np.array([1, 0], np.float32), [facts.positives, facts.labels - facts.positives])
-    return Reference(TRAINING, sample, facts.importance, next(periods, 0), labels=labels)
+    return Reference(TRAINING, sample, facts.importance, by_hours=True, labels=labels)
 
 
 def stack(columns: list[Floats], rows: int) -> Floats:

@@ -16,6 +16,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 WEEK_HOURS: Final = 168
+WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONDAY_H: Final = 72
 """Hour of the week at which the epoch begins: 1970-01-01 was a Thursday."""
 
@@ -128,10 +129,15 @@ def _draw(pools: Sequence[Ints], share: npt.NDArray[np.float64], rng: np.random.
     return rows
 
 
-def covers(reference: Sample, period_h: int, least: int) -> bool:
-    """Whether every hour of the period has so many rows of the reference within an hour of it."""
-    counts = np.bincount(hours_of_week(reference.at_us) % period_h, minlength=period_h)
-    return bool((counts + np.roll(counts, 1) + np.roll(counts, -1) >= least).all())
+def name_hour(at_us: int) -> str:
+    """The hour of the week of an instant, for a person.
+
+    Example:
+        >>> name_hour(0)
+        'Thu 00:00 UTC'
+    """
+    hour = int(hours_of_week(np.array([at_us]))[0])
+    return f"{WEEKDAYS[hour // 24]} {hour % 24:02d}:00 UTC"
 
 
 def _joined(parts: Sequence[Floats | None]) -> Floats | None:

@@ -35,6 +35,8 @@ class DriftSettings:
             part of them, so it does not matter how many windows there are.
         effect_floor: smaller differences never page, however sure they are: Kolmogorov-Smirnov distance of a number, total
             variation of a category, both from 0 to 1.
+        season_floor: likewise beside training rows of other hours of the week than the window's, where there are too few of
+            its own: what differs by less, or by no more than those rows do among themselves, may be the season.
         missing_floor: smaller rises (or falls) of a feature's share of missing values are no finding.
         unseen_floor: a smaller share of values that the reference never had is no finding.
         importance_share: part of the features' alarms that is divided by importance to the model; the rest is divided
@@ -42,6 +44,7 @@ class DriftSettings:
         window_s: a window closes after so many seconds...
         canary_window_s: likewise of a revision that is not stable, which does not stay for long.
         least_rows: ...once it has so many rows of different entities; with fewer, a test says inconclusive.
+        least_matched_rows: of training rows so many of the window's hours of the week are enough.
         most_rows: a window closes with so many rows, but not before ``shortest_window_s``; more are thinned to it.
         longest_window_s: a window closes at this age however few its rows.
         weeks: how many earlier weeks' same hours are the seasonal reference.
@@ -54,12 +57,14 @@ class DriftSettings:
 
     alarms_per_month: float = 1.0
     effect_floor: float = 0.1
+    season_floor: float = 0.3
     missing_floor: float = 0.01
     unseen_floor: float = 0.01
     importance_share: float = 0.5
     window_s: int = 3_600
     canary_window_s: int = 300
     least_rows: int = 200
+    least_matched_rows: int = 50
     most_rows: int = 10_000
     shortest_window_s: int = 60
     longest_window_s: int = DAY_S
@@ -77,7 +82,7 @@ class DriftSettings:
                 raise _refusal(entry.name, "a whole number" if whole else "a number", repr(value))
             if value < 0 or (value == 0 and entry.name not in MAY_BE_ZERO):
                 raise _refusal(entry.name, "more than 0", repr(value))
-        for name in ("effect_floor", "missing_floor", "unseen_floor", "importance_share"):
+        for name in ("effect_floor", "season_floor", "missing_floor", "unseen_floor", "importance_share"):
             if getattr(self, name) > 1:
                 raise _refusal(name, "at most 1", repr(getattr(self, name)))
         lengths_s = (self.window_s, self.canary_window_s)
@@ -99,7 +104,8 @@ class DriftSettings:
 
 
 MAY_BE_ZERO: Final = {
-    "effect_floor", "missing_floor", "unseen_floor", "importance_share", "weeks", "joint_features", "seed", "shortest_window_s",
+    "effect_floor", "season_floor", "missing_floor", "unseen_floor", "importance_share", "weeks", "joint_features", "seed",
+    "shortest_window_s",
 }  # fmt: skip
 
 

@@ -201,7 +201,7 @@ class PredictionWatch:
     def _training_reference(self, version: int) -> Reference:
         if version not in self._training:
             path = self._workspace.model(self._model, version) / REFERENCE_FILE
-            self._training[version] = read_training_reference(path, self._settings)
+            self._training[version] = read_training_reference(path)
         return self._training[version]
 
     def _earlier_weeks(self, group: Group, span: _Span) -> Reference:

@@ -12,7 +12,7 @@ from monitoring.drift.judge import Window, judge_window
 from monitoring.drift.reference import Reference
 from monitoring.drift.sample import WEEK_HOURS, Sample, concatenate
 from monitoring.drift.settings import DriftSettings
-from monitoring.verdicts import Outcome
+from monitoring.verdicts import Outcome, Severity
 
 HOUR_US = 3_600_000_000
 MONDAY_US = 1_736_121_600_000_000
@@ -73,7 +73,7 @@ def test_weekly_seasonality_raises_none_where_all_rows_would_alarm_at_once(kind)
     alarms = []
     for hour in range(0, 7 * 24, 3):
         if kind == "training":
-            reference = Reference("training", training, period_h=WEEK_HOURS)
+            reference = Reference("training", training, by_hours=True)
         else:
             earlier = [draw_hour(rng, hour - week * WEEK_HOURS, 0.5).sample for week in range(1, 5)]
             reference = Reference("weeks", concatenate(earlier))
@@ -81,9 +81,27 @@ def test_weekly_seasonality_raises_none_where_all_rows_would_alarm_at_once(kind)
     assert alarms == []
 
 
+@pytest.mark.parametrize("rows", [8_000, 1_500])
+def test_seasons_raise_none_beside_few_training_rows_either_and_a_large_shift_is_found(rows):
+    # 8,000 rows are 143 within an hour of any hour of the week; 1,500 are 27, and 187 within an hour of any hour of the day.
+    rng = np.random.default_rng(11)
+    reference = Reference("training", draw_training(rng, rows, season=0.5), by_hours=True)
+    unsure = []
+    for hour in range(0, 7 * 24, 3):
+        judgement = judge_window(draw_hour(rng, hour, 0.5), reference, SETTINGS)
+        assert failed(judgement) == []
+        unsure += [verdict for verdict in judgement.verdicts if verdict.outcome is Outcome.INCONCLUSIVE]
+    assert bool(unsure) is (rows == 1_500)
+    assert all((each.severity, "may be the season" in each.text) == (Severity.INFO, True) for each in unsure)
+    window = draw_hour(rng, 134, 0.5)
+    window.sample.numbers[:, 3] += 2
+    judgement = judge_window(window, reference, SETTINGS)
+    assert (failed(judgement), judgement.ranking.names[0]) == (["drift.training.features"], "f3")
+
+
 def test_a_shift_from_a_known_day_is_found_within_hours_and_named():
     rng = np.random.default_rng(7)
-    reference = Reference("training", draw_training(rng, 60_000, season=0.5), period_h=WEEK_HOURS)
+    reference = Reference("training", draw_training(rng, 60_000, season=0.5), by_hours=True)
     start_h, found = 4 * 24, None
     for hour in range(start_h - 24, start_h + 24):
         window = draw_hour(rng, hour, 0.5)

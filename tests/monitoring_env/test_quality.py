@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from alibi_detect.cd import CVMDrift, KSDrift
 
+from monitoring.drift.detectors import compare_columns
 from monitoring.drift.judge import Window, judge_window
 from monitoring.drift.quality import pool_rare, prepare
 from monitoring.drift.reference import Reference
@@ -195,3 +196,13 @@ def test_no_features_at_all_still_judge_the_score(settings, rng):
     bare = [Sample(np.zeros((1_000, 0), np.float32), (), at_us, score=rng.random(1_000).astype(np.float32)) for _ in range(2)]
     verdicts = by_monitor(judge(*bare, settings))
     assert verdicts["score"].outcome is Outcome.PASS
+
+
+def test_a_category_that_is_gone_is_told_beside_few_training_rows_and_a_great_window(draw, settings):
+    # 60 rows of the reference, half of them basic; of 6,000 none is. Beside all of those 30 * 60 / 6,060 = 0.3 basic rows of
+    # the reference would be expected, and basic would be taken for too rare; beside 240 of them 30 * 60 / 300 = 6.
+    old = draw(60, categories={"plan": pa.array(["basic", "pro"] * 30)})
+    new = draw(6_000, categories={"plan": pa.array(["pro"] * 6_000)})
+    (column,) = [each for each in prepare(old, new, settings, CHANCE, least=50).columns if each.name == "plan"]
+    assert (column.categories, len(column.reference), len(column.window)) == (2, 60, 240)
+    assert compare_columns([column]).p_value[0] < 1e-9

@@ -6,7 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from monitoring.drift.sample import Sample, concatenate, covers, hours_of_week, match_hours
+from monitoring.drift.reference import Reference
+from monitoring.drift.sample import Sample, concatenate, hours_of_week, match_hours, name_hour
+from monitoring.drift.settings import DriftSettings
 
 HOUR_US = 3_600_000_000
 MONDAY_US = 1_736_121_600_000_000  # 2025-01-06T00:00:00Z
@@ -53,12 +55,22 @@ def test_too_few_rows_of_the_windows_hours_are_none():
     assert match_hours(rows_at([80] * 1_000), rows_at([0] * 5), period_h=168, least=10, seed=0) is None
 
 
-def test_a_reference_covers_a_period_if_every_hour_of_it_has_rows():
-    assert covers(rows_at(np.repeat(np.arange(168), 4)), 168, 12)
-    assert not covers(rows_at(np.repeat(np.arange(168), 4)), 168, 13)
-    day = rows_at(np.repeat(np.arange(24), 10))
-    assert covers(day, 24, 30)
-    assert not covers(day, 168, 1)
+def test_an_hour_of_the_week_is_named_for_a_person():
+    assert [name_hour(MONDAY_US), name_hour(MONDAY_US + 134 * HOUR_US + 1)] == ["Mon 00:00 UTC", "Sat 14:00 UTC"]
+
+
+@pytest.mark.parametrize(
+    ("hours", "expected"),
+    [
+        (np.repeat(np.arange(168), 50), (168, 50, False)),  # 50 rows of the very hour are enough
+        (np.repeat(np.arange(168), 17), (168, 51, False)),  # 3 hours of 17
+        (np.repeat(np.arange(168), 16), (24, 336, True)),  # 48 are too few; 3 hours of 7 days of 16
+        (np.repeat(np.arange(168), 2), (0, 336, True)),  # 42 of the hours of the day are too few, too
+    ],
+)
+def test_training_rows_are_of_the_windows_hours_of_the_week_else_of_other_hours(hours, expected):
+    found = Reference("training", rows_at(hours), by_hours=True).beside(rows_at([134] * 300), DriftSettings())
+    assert (found.period_h, len(found.sample), found.other_hours) == expected
 
 
 def test_samples_keep_their_columns_when_rows_are_taken_and_joined():
