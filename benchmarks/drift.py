@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.drift_worlds import DAY_H, FEATURES, HOUR_US, MONDAY_US, World
-from monitoring.drift.detectors import compare_columns
+from monitoring.drift.detectors import compare_columns, load_detectors
 from monitoring.drift.judge import Judgement, Window, judge_window
 from monitoring.drift.online import OnlineSettings, ShareWatch
 from monitoring.drift.quality import Column
@@ -62,6 +62,7 @@ def show_size(console: Console) -> None:
     gaps = rng.random((ROWS, WITH_GAPS)) < 0.02
     window.numbers[:, :WITH_GAPS][gaps] = np.nan
     window.numbers[:, 9] += 5
+    load_detectors()  # once a process, as a server does before its first window
     began = time.process_time()
     whole = Window("wide/stable", 0, 3_600_000_000, window, ROWS)
     judgement = judge_window(whole, Reference(TRAINING, reference), DriftSettings())

@@ -63,8 +63,9 @@ def compare_columns(columns: Sequence[Column]) -> Comparison:
 def _test_block(columns: Sequence[Column]) -> tuple[Values, Values]:
     from alibi_detect.cd import TabularDrift
 
-    reference = np.column_stack([column.reference for column in columns])
-    window = np.column_stack([column.window for column in columns])
+    # Each feature's values lie together: the tests read them one feature after another.
+    reference = np.stack([column.reference for column in columns]).T
+    window = np.stack([column.window for column in columns]).T
     categories = {number: list(range(column.categories)) for number, column in enumerate(columns) if column.categories}
     with warnings.catch_warnings():
         # It warns that all features are numbers, which is what no category means.
