@@ -150,18 +150,9 @@ def erase(folder: Path, entity_ids: Collection[str]) -> int:
         TemporaryError: another process writes the table.
         EventLogError: the table is damaged.
     """
-    with delta.writing(folder):
-        table = delta.open_table(folder)
-        if table is None:
-            return 0
-        named = pl.scan_delta(table).filter(pl.col("entity_id").is_in(list(entity_ids))).select(pl.len())
-        gone = int(delta.collect(named, folder).item())
-        if gone:
-            facts = next(entry[FACTS] for entry in table.history() if FACTS in entry)
-            predicate = f"entity_id IN ({', '.join(map(delta.quoted, entity_ids))})"
-            table.delete(predicate, commit_properties=CommitProperties(custom_metadata={FACTS: facts}))
-        delta.remove_old_files(table)
-    return gone
+    return delta.erase_entities(
+        folder, entity_ids, lambda table: {FACTS: next(entry[FACTS] for entry in table.history() if FACTS in entry)}
+    )
 
 
 def _facts(sweep: Sweep) -> CommitProperties:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -127,6 +127,32 @@ def remove_old_files(table: DeltaTable) -> int:
     No older version can be read from now on, and a reader that is just reading one fails. The caller holds the writer lock.
     """
     return len(table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False))
+
+
+def erase_entities(
+    folder: Path, entity_ids: Collection[str], keep: Callable[[DeltaTable], Mapping[str, str]] = lambda _: {}
+) -> int:
+    """Remove every row whose ``entity_id`` is one of these, and the files that held them; returns how many there were.
+
+    Args:
+        folder: of the table; there may be none.
+        keep: gives, of the table as it stands, what the commit shall say of itself.
+    Raises:
+        TemporaryError: another process writes the table.
+        EventLogError: the table is damaged.
+    """
+    with writing(folder):
+        table = open_table(folder)
+        if table is None:
+            return 0
+        named = pl.scan_delta(table).filter(pl.col("entity_id").is_in(list(entity_ids))).select(pl.len())
+        gone = int(collect(named, folder).item())
+        if gone:
+            commit = CommitProperties(custom_metadata=dict(keep(table)))
+            table.delete(f"entity_id IN ({', '.join(map(quoted, entity_ids))})", commit_properties=commit)
+        # Also where nothing was found: an earlier call may have ended before the old files were gone.
+        remove_old_files(table)
+    return gone
 
 
 def check_columns(table: DeltaTable, schema: pa.Schema, path: Path) -> None:

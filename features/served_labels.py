@@ -136,17 +136,7 @@ def erase(folder: Path, entity_ids: Collection[str]) -> int:
         TemporaryError: another process writes the table.
         EventLogError: the table is damaged.
     """
-    with delta.writing(folder):
-        table = delta.open_table(folder)
-        if table is None:
-            return 0
-        named = pl.scan_delta(table).filter(pl.col("entity_id").is_in(list(entity_ids))).select(pl.len())
-        gone = int(delta.collect(named, folder).item())
-        if gone:
-            delta.delete_rows(table, f"entity_id IN ({', '.join(map(delta.quoted, entity_ids))})", {})
-        # Also where nothing was found: an earlier call may have ended before the old files were gone.
-        delta.remove_old_files(table)
-    return gone
+    return delta.erase_entities(folder, entity_ids)
 
 
 def _progress_path(folder: Path, number: int) -> Path:
