@@ -1,8 +1,9 @@
 """``make bench-send-time``: how well the hour at which users respond is found, beside what the data allow.
 
 On simulated users with a planted best hour: the share whose learned hour lies within one hour of it, by opens, beside the
-Bayes-optimal guess of somebody who knows how opens come about; with sending hours even and biased 10:1, corrected and not. On
-the hours of a question-and-answer site, in time order: NLL and top 3 beside both histograms, with intervals.
+Bayes-optimal guess of somebody who knows how opens come about; with sending hours even and biased 10:1, corrected and not; each
+on worlds of several seeds, with bootstrap intervals over users. On the hours of a question-and-answer site, in time order: NLL
+and top 3 beside both histograms, with intervals.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -35,7 +36,7 @@ from models.cutoffs import TEST  # noqa: E402
 from models.evaluation import read_evaluation  # noqa: E402
 from models.metrics import METRIC_TITLES, SLOT_METRICS  # noqa: E402
 from models.slot_learning import fit_slots  # noqa: E402
-from models.slot_rows import SlotRows, read_slot_rows, rows_to_learn  # noqa: E402
+from models.slot_rows import read_slot_rows, rows_to_learn  # noqa: E402
 from models.specs import ModelSpec, load_spec  # noqa: E402
 from simulation import simulate  # noqa: E402
 from transforms.fit import fit_graph  # noqa: E402
@@ -43,6 +44,7 @@ from transforms.fit import fit_graph  # noqa: E402
 MODEL: Final = "send_time"
 BINS: Final = ((0, 0), (1, 4), (5, 9), (10, 19), (20, 39), (40, 10_000))
 DAY_HOURS: Final = 24
+RESAMPLES: Final = 1_000
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -69,12 +71,43 @@ def hours_apart(one: Array, other: Array) -> Array:
     return np.minimum(apart, DAY_HOURS - apart)
 
 
-def measure_simulated(root: Path, sending_hours: str, options: argparse.Namespace, console: Console) -> None:
-    """Print one world's table."""
+@dataclass(frozen=True)
+class Guessed:
+    """Guesses of the best hours of one or more worlds' users.
+
+    Attributes:
+        opens, planted: (n,) opens before the guess, and the true hour.
+        guesses: (n,) hours by who guesses.
+    """
+
+    opens: Array
+    planted: Array
+    guesses: dict[str, Array]
+
+    def hits(self, name: str) -> Array:
+        """(n,) whether a guess is at most one hour off."""
+        near: Array = hours_apart(self.guesses[name], self.planted) <= 1
+        return near
+
+
+def pool(worlds: Sequence[Guessed]) -> Guessed:
+    """All worlds' users."""
+    names = worlds[0].guesses
+    return Guessed(
+        np.concatenate([world.opens for world in worlds]),
+        np.concatenate([world.planted for world in worlds]),
+        {name: np.concatenate([world.guesses[name] for world in worlds]) for name in names},
+    )
+
+
+def measure_simulated(
+    root: Path, sending_hours: str, seed: int, options: argparse.Namespace, console: Console
+) -> Guessed:  # fmt: skip
+    """One world's guesses; prints the strengths and how intervals of the gain fare."""
     summary = simulate(
         users=options.users,
         days=options.days,
-        seed=options.seed,
+        seed=seed,
         out_dir=root / "out",
         sending_hours=sending_hours,
         truth_users=0,
@@ -88,11 +121,12 @@ def measure_simulated(root: Path, sending_hours: str, options: argparse.Namespac
     for way, chosen in ways.items():
         assert chosen.slots is not None
         rows = read_slot_rows(features, chosen.slots)
-        network, fit = fit_slots(chosen, rows_to_learn(rows, as_served=False), seed=options.seed)
+        network, fit = fit_slots(chosen, rows_to_learn(rows, as_served=False), seed=seed)
         test = rows.of(TEST)
         outputs[way] = network.predict(test.transformed, batch_size=4_096, verbose=0)
         console.print(
-            f"{sending_hours}, {way}: {fit.steps} steps; " + ", ".join(f"{k} {v:.2f}" for k, v in fit.strengths.items())
+            f"{sending_hours}, seed {seed}, {way}: {fit.steps} steps; "
+            + ", ".join(f"{k} {v:.2f}" for k, v in fit.strengths.items())
         )
     assert test is not None
     now_us = read_now(root / "workspace" / "rows.parquet")
@@ -101,8 +135,14 @@ def measure_simulated(root: Path, sending_hours: str, options: argparse.Namespac
     planted = truth["best_hour_weekday"].to_numpy()
     bound = guess_best_hours(root / "out" / "events.parquet", truth, now_us)
     guesses = {way: best_working_hour(found[:, 1 : 1 + SLOTS]) for way, found in outputs.items()} | {"bound": bound}
-    print_shares(console, sending_hours, test, planted, guesses)
     print_intervals(console, outputs["corrected"], truth)
+    found = Guessed(test.acts.sum(axis=1), planted, guesses)
+    some = found.opens > 0
+    console.print(
+        f"{sending_hours}, seed {seed}, {some.sum():,} users with opens: "
+        + ", ".join(f"{name} {found.hits(name)[some].mean():.3f}" for name in guesses)
+    )
+    return found
 
 
 def read_now(path: Path) -> Array:
@@ -112,17 +152,28 @@ def read_now(path: Path) -> Array:
     return now
 
 
-def print_shares(console: Console, title: str, test: SlotRows, planted: Array, guesses: dict[str, Array]) -> None:
-    """Share of users within one hour of the planted one, by opens."""
-    table = Table("opens", "users", *guesses, title=f"sending hours {title}: share within one hour of the planted hour")
-    opens = test.acts.sum(axis=1)
+def print_shares(console: Console, sending_hours: str, found: Guessed) -> None:
+    """Share of users within one hour of the planted one, by opens, and what lies between corrected and the others."""
+    title = f"sending hours {sending_hours}: share within one hour of the planted hour, all seeds"
+    table = Table("opens", "users", *found.guesses, title=title)
     for low, high in (*BINS, (1, 10_000)):
-        chosen = (opens >= low) & (opens <= high)
-        shares = [
-            f"{(hours_apart(guess, planted)[chosen] <= 1).mean():.3f}" if chosen.any() else "" for guess in guesses.values()
-        ]
+        chosen = (found.opens >= low) & (found.opens <= high)
+        shares = [_show_mean(found.hits(name)[chosen]) if chosen.any() else "" for name in found.guesses]
         table.add_row("0" if high == 0 else f"{low}-{high}" if high < 10_000 else f"{low}+", f"{chosen.sum():,}", *shares)
     console.print(table)
+    some = found.opens > 0
+    hits = {name: found.hits(name)[some].astype(float) for name in found.guesses}
+    console.print(
+        f"users with opens: corrected less uncorrected {_show_mean(hits['corrected'] - hits['uncorrected'])}, "
+        f"bound less corrected {_show_mean(hits['bound'] - hits['corrected'])}"
+    )
+
+
+def _show_mean(values: Array) -> str:
+    """A mean with its 95 % bootstrap interval over users."""
+    weights = np.random.default_rng(0).multinomial(len(values), np.full(len(values), 1 / len(values)), RESAMPLES)
+    low, high = np.quantile(weights @ values / len(values), (0.025, 0.975))
+    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
 def print_intervals(console: Console, outputs: Array, truth: pl.DataFrame) -> None:
@@ -174,13 +225,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=4_000)
     parser.add_argument("--days", type=int, default=120)
-    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[5, 6, 7])
     parser.add_argument("--site", type=Path, help="events of SNAP's sx-mathoverflow as Parquet")
     options = parser.parse_args()
-    console = Console(width=160)
+    console = Console(width=180)
     with TemporaryDirectory() as folder:
         for sending_hours in ("uniform", "biased"):
-            measure_simulated(Path(folder) / sending_hours, sending_hours, options, console)
+            worlds = [
+                measure_simulated(Path(folder) / f"{sending_hours}-{seed}", sending_hours, seed, options, console)
+                for seed in options.seeds
+            ]
+            print_shares(console, sending_hours, pool(worlds))
         if options.site:
             measure_site(Path(folder) / "site", options.site, console)
 

@@ -83,18 +83,18 @@ def draw_gains(gains: Mapping[str, Evaluation], metric: str, title: str) -> str:
     return chart.svg(f"Gain in {title} over each candidate", f"With 95 % intervals; positive is better: {listed}.")
 
 
-def draw_importance(groups: Sequence[Evaluation]) -> str:
-    """The rise of log loss when a signal is shuffled, the greatest first."""
+def draw_importance(groups: Sequence[Evaluation], *, metric: str = "log_loss", title: str = "log loss") -> str:
+    """The rise of a loss when a signal is shuffled, the greatest first."""
     shown = list(groups[:MOST_BARS])
-    low = min([0.0, *(entry["log_loss"]["low"] for entry in shown)])
-    high = max(entry["log_loss"]["high"] for entry in shown)
-    chart = _rows_chart(len(shown), (low - 0.02 * (high - low), high + 0.04 * (high - low)), "rise of log loss when shuffled")
+    low = min([0.0, *(entry[metric]["low"] for entry in shown)])
+    high = max(entry[metric]["high"] for entry in shown)
+    chart = _rows_chart(len(shown), (low - 0.02 * (high - low), high + 0.04 * (high - low)), f"rise of {title} when shuffled")
     for place, entry in enumerate(shown):
-        figure = entry["log_loss"]
+        figure = entry[metric]
         chart.bar((0, figure["value"]), (place + 0.22, place + 0.78), MATTERS)
         _draw_row(chart, place, entry["group"].replace("_", " "), figure, plain=True)
-    listed = ", ".join(f"{entry['group']} {entry['log_loss']['value']:.4f}" for entry in shown)
-    return chart.svg("Importance by signal", f"Rise of log loss when the signal's columns are shuffled: {listed}.")
+    listed = ", ".join(f"{entry['group']} {entry[metric]['value']:.4f}" for entry in shown)
+    return chart.svg("Importance by signal", f"Rise of {title} when the signal's columns are shuffled: {listed}.")
 
 
 def draw_periods(periods: Sequence[Evaluation]) -> str:

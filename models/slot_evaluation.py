@@ -2,7 +2,8 @@
 
 The file is that of ``models.evaluation`` with metrics ``nll``, ``top1`` and ``top3``, of where actions were seen; ``kind`` is
 ``slots``, ``actions`` how many there were, ``positives`` rows that had any, and ``evidence`` the effective sample sizes of the
-test's users. There is no score to rank or to calibrate by, so curves, calibration, gaps and importance are absent.
+test's users. There is no score to rank or to calibrate by, so curves, calibration and gaps are absent; ``importance`` tells the
+rise of ``nll``, and ``week`` the hours (168,) of somebody of whom nothing is known.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ from models.evaluation import (
     write_evaluation,
 )
 from models.frame import Floats, Matrix
+from models.importance import read_groups
 from models.maturity import measure_maturity
 from models.metrics import HIGHER_IS_BETTER, SLOT_METRICS
 from models.slot_baselines import fit_slot_baseline
+from models.slot_importance import measure_slot_importance
 from models.slot_learning import LAYER, predict_observed
 from models.slot_rows import SlotRows, read_slot_rows, rows_to_learn
 from models.specs import ModelSpec
@@ -44,6 +47,7 @@ from models.specs import ModelSpec
 RESAMPLES: Final = 1_000
 TOP: Final = {"top1": 1, "top3": 3}
 TINY: Final = 1e-12
+MOST_UNKNOWN: Final = 2_000
 
 Sums = Mapping[str, Floats]
 """By metric, (n,) sums over each row's actions."""
@@ -84,6 +88,8 @@ def evaluate_slots(
         "champion": None if champion is None else dict(champion.about),
         "maturity": measure_maturity(features_path, spec.label.horizon_s),
         "evidence": measure_evidence(network, test),
+        "importance": measure_slot_importance(network, test, read_groups(features_path), seed=seed),
+        "week": expect_anybody(network, test),
     }  # fmt: skip
     cold_weights = bootstrap.draw_weights(_code_entities(cold), RESAMPLES, seed=seed) if len(cold) else weights[:, :0]
     evaluation["slices"][COLD_NAME] = {"kind": COLD, **_compare_part(distribute(cold), cold.outcomes, cold_weights)}
@@ -144,7 +150,17 @@ def measure_evidence(network: Any, rows: SlotRows) -> Evaluation:
         "actions": np.quantile(rows.acts.sum(axis=1)[acted], quantiles).tolist() if acted.any() else [],
         "effective_sample_size": np.quantile(effective, quantiles).tolist() if acted.any() else [],
         "strengths": layer.strengths.numpy().tolist(),
+        "shape": layer.rhythm.shape.numpy().tolist(),
+        "shifts": layer.rhythm.shifts.numpy().tolist(),
     }
+
+
+def expect_anybody(network: Any, rows: SlotRows) -> list[float]:
+    """(168,) the mean distribution of the rows' users, had they done nothing and been sent nothing."""
+    unknown = rows.transformed[:MOST_UNKNOWN].copy()
+    unknown[:, [*rows.columns.acts, *rows.columns.sends]] = 0
+    week: list[float] = network.predict(unknown, batch_size=4_096, verbose=0)[:, 1 : 1 + SLOTS].mean(axis=0).tolist()
+    return week
 
 
 def _compare_slices(spec: ModelSpec, test: SlotRows, sums: Mapping[str, Sums], weights: Weights) -> Evaluation:

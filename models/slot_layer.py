@@ -7,13 +7,15 @@ hours near it and over other days:
                     into the next hour, because what is sent at ten to twelve is opened after twelve
     weights         w = min((1 / 168) / pi, cap), the inverse propensity against an even week
     evidence        n = (sum w o)^2 / (sum w^2 o), Kish's effective sample size; h = w o n / (sum w o)
-    own hours       p = blend(h, segment), segment = blend(its members' actions, everyone), everyone = blend(all, even week),
-                    the actions of many weighted alike by the policy
+    expected        q = b * rhythm + (1 - b) * segment, where the rhythm is what her hours say under the shape of day that all
+                    share (``models.slot_rhythm``); segment = blend(its members' actions, everyone), everyone =
+                    blend(all, even week), the actions of many weighted alike by the policy
+    own hours       p = blend(h, q)
     blend(h, prior) = (h + k_raw * (h K + k * prior) / (n + k)) / (n + k_raw)
 
-so that p is the segment's without data and the user's own histogram with much. ``p`` is what the user would do were all hours
+so that p is everybody's without data and the user's own histogram with much. ``p`` is what the user would do were all hours
 sent to alike; ``observed``, proportional to p * pi, is what will be seen under the policy as it is, by which p is fitted and
-judged. All strengths k and the widths of K are fitted (``models.slot_learning``).
+judged. All strengths k, the share b and the widths of K are fitted (``models.slot_learning``).
 
 Source: Horvitz and Thompson, A generalization of sampling without replacement from a finite universe, 1952; Kish, Survey
 sampling, 1965 (effective sample size); MacKay and Peto, A hierarchical Dirichlet language model, 1995 (strengths that are
@@ -32,6 +34,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from features.slots import OUTPUT_NAMES, SLOTS
+from models.slot_rhythm import Common, Placed, Rhythm, expect_week, moved_from_prior, place_users, vary_ratio
 from models.slot_schedule import plan_slots
 from models.slot_spec import STRENGTHS
 
@@ -58,6 +61,7 @@ class Posterior(NamedTuple):
         propensity: shares of sends by slot.
         evidence: events behind each slot's probability.
         effective: effective sample size of the user's own actions.
+        placed: what is believed of the hours at which her days lie.
         own, segment: the parts of the distribution that come from the user and from the segment; the rest is everyone's.
     """
 
@@ -67,6 +71,7 @@ class Posterior(NamedTuple):
     effective: tf.Tensor
     own: tf.Tensor
     segment: tf.Tensor
+    placed: Placed
 
 
 @keras.saving.register_keras_serializable("plumbline")
@@ -87,28 +92,59 @@ class SlotPosterior(keras.layers.Layer):
         self.policy = self.add_weight(
             name="policy", shape=(SLOTS,), initializer=keras.initializers.Constant(1 / SLOTS), trainable=False
         )
+        even = 1 / DAY_HOURS
+        shapes: dict[str, tuple[tuple[int, ...], float]] = {
+            "shape": ((DAY_HOURS,), 1.0), "centres": ((DAY_HOURS,), even), "shifts": ((DAY_HOURS,), even),
+            "days": ((SLOTS // DAY_HOURS,), 1.0), "spread": ((), 1.0),
+        }  # fmt: skip
+        self.rhythm = Common(
+            *(
+                self.add_weight(name=name, shape=shape, initializer=keras.initializers.Constant(value), trainable=False)
+                for name, (shape, value) in shapes.items()
+            )
+        )
 
     def set_prior(self, acts: Matrix, policy: Matrix) -> None:
         """Take actions by segment (G, 168) and shares of sends (168,)."""
         self.acts.assign(acts)
         self.policy.assign(policy)
 
+    def set_rhythm(self, rhythm: Rhythm) -> None:
+        """Take the shape of a day that all share."""
+        for weight, value in zip(self.rhythm, vars(rhythm).values(), strict=True):
+            weight.assign(value)
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """The score, the distribution over slots, and what a scheduler asks."""
         believed = self.believe(inputs)
         clock = tf.gather(inputs, self.columns.clock, axis=1)
         parts = (believed.effective, believed.own, believed.segment)
-        score, facts = plan_slots(believed.preference, believed.evidence, clock, tf.concat(parts, axis=1))
+        common = self._common()
+        score, facts = plan_slots(
+            believed.preference, believed.evidence, clock, tf.concat(parts, axis=1),
+            vary=lambda one, other: vary_ratio(common, believed.placed, one, other),
+        )  # fmt: skip
         return tf.concat([score, believed.preference, facts], axis=1)
 
-    def observed(self, inputs: tf.Tensor) -> tf.Tensor:
+    def observed(self, inputs: tf.Tensor, placed: Placed | None = None) -> tf.Tensor:
         """(n, 168): where the next action will be seen, under the sending policy as it is."""
-        believed = self.believe(inputs)
+        believed = self.believe(inputs, placed)
         seen = believed.preference * believed.propensity
         return seen / tf.reduce_sum(seen, axis=1, keepdims=True)
 
-    def believe(self, inputs: tf.Tensor) -> Posterior:
-        """The posterior of rows."""
+    def place(self, inputs: tf.Tensor) -> Placed:
+        """What is believed of the hours at which users' days lie."""
+        return place_users(self._common(), *self.count(inputs))
+
+    def count(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(n, 168) actions, and occasions where they have their effect; alike in every hour where nothing is sent."""
+        acts = tf.maximum(tf.gather(inputs, self.columns.acts, axis=1), 0.0)
+        if not self.columns.sends:
+            return acts, tf.repeat(tf.reduce_mean(acts, axis=1, keepdims=True), SLOTS, axis=1)
+        return acts, self._carry(tf.maximum(tf.gather(inputs, self.columns.sends, axis=1), 0.0))
+
+    def believe(self, inputs: tf.Tensor, placed: Placed | None = None) -> Posterior:
+        """The posterior of rows; ``placed`` where it is known already."""
         raw, user, segment, sends = tf.unstack(tf.exp(self.strengths[:4]))
         kernel = self.kernel()
         propensity = self._propensity(inputs, kernel, sends)
@@ -121,18 +157,22 @@ class SlotPosterior(keras.layers.Layer):
         acts = self._weigh_prior()
         everyone = _blend(tf.reduce_sum(acts, axis=0, keepdims=True), tf.ones([1, SLOTS]) / SLOTS, kernel, raw, 1.0)
         priors = _blend(acts, everyone, kernel, raw, segment)
-        member = self._member(inputs)
-        preference = _blend(evidence, tf.matmul(member, priors), kernel, raw, user)
+        member, part, common = self._member(inputs), tf.sigmoid(self.strengths[9]), self._common()
+        placed = self.place(inputs) if placed is None else placed
+        expected = part * expect_week(common, placed) + (1 - part) * tf.matmul(member, priors)
+        preference = _blend(evidence, expected, kernel, raw, user)
         own_raw, own = effective / (effective + raw), effective / (effective + user)
         known = tf.matmul(member, tf.reduce_sum(acts, axis=1, keepdims=True))
         own_part = own_raw + (1 - own_raw) * own
+        own_part += (1 - own_part) * part * moved_from_prior(common, placed)
         spread = (
             tf.square(own_raw)
             + 2 * own_raw * (1 - own_raw) * tf.linalg.diag_part(kernel)[None, :]
             + tf.square(1 - own_raw) * tf.reduce_sum(tf.square(kernel), axis=0)[None, :]
         )
         behind = (effective + user) * preference / spread
-        return Posterior(preference, propensity, behind, effective, own_part, (1 - own_part) * known / (known + segment))
+        segment_part = (1 - own_part) * (1 - part) * known / (known + segment)
+        return Posterior(preference, propensity, behind, effective, own_part, segment_part, placed)
 
     def kernel(self) -> tf.Tensor:
         """(168, 168): row t says how an event at slot t is divided among slots; von Mises over hours, a mixture over days."""
@@ -153,6 +193,9 @@ class SlotPosterior(keras.layers.Layer):
         """What the constructor takes; strengths and prior are weights."""
         columns = {name: list(places) for name, places in vars(self.columns).items()}
         return {**super().get_config(), "columns": columns, "weight_cap": self.weight_cap}
+
+    def _common(self) -> Common:
+        return Common(*map(tf.convert_to_tensor, self.rhythm))
 
     def _propensity(self, inputs: tf.Tensor, kernel: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
         policy = tf.convert_to_tensor(self.policy)[None, :]

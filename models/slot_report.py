@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from models import figures
+from models import figures, slot_figures
 from models.documents import Document, Drawing, Facts, Section, Table, Text, render_html
 from models.evaluation import NETWORK, Evaluation
 from models.gate import Decision, judge_slices, slice_reference
@@ -27,6 +28,8 @@ def render_slot_report(
     sections = [
         Section("How good it is", tuple(_describe_figures(spec, evaluation))),
         Section("For whom", (_tabulate_slices(spec, evaluation),)),
+        Section("What it has learned", tuple(_describe_learned(evaluation))),
+        Section("What matters", tuple(_describe_importance(evaluation["importance"]))),
         Section("Evidence", tuple(_describe_evidence(evaluation["evidence"]))),
         Section("Label maturity", (Facts(_count_maturity(evaluation["maturity"])),)),
         *(Section(title, (Facts(facts),)) for title, facts in lineage.items()),
@@ -41,14 +44,12 @@ def render_slot_report(
 def _describe_figures(spec: ModelSpec, evaluation: Evaluation) -> Iterator[Any]:
     counts = f"{evaluation['actions']:,} actions in {evaluation['rows']:,} rows of {evaluation['entities']:,} entities"
     yield Text(f"On {counts} in the test period.")
-    rows = []
-    for name, found in evaluation["candidates"].items():
-        gain = evaluation["gains"].get(name)
-        figured = [_figure(found[metric]) for metric in SLOT_METRICS]
-        rows.append(("this model" if name == NETWORK else name, *figured, _figure(gain["nll"], "+.4f") if gain else ""))
-    titles = [METRIC_TITLES[metric] for metric in SLOT_METRICS]
-    yield Table(("candidate", *titles, f"gain in {titles[0]}"), tuple(rows), HOW)
-    yield Drawing(figures.draw_gains(evaluation["gains"], spec.gate.metric, METRIC_TITLES[spec.gate.metric]))
+    rows = [
+        (_title(name), *(_figure(found[metric]) for metric in SLOT_METRICS)) for name, found in evaluation["candidates"].items()
+    ]
+    yield Table(("candidate", *(METRIC_TITLES[metric] for metric in SLOT_METRICS)), tuple(rows), HOW)
+    gains = {_title(name): figures for name, figures in evaluation["gains"].items()}
+    yield Drawing(figures.draw_gains(gains, spec.gate.metric, METRIC_TITLES[spec.gate.metric]))
     if evaluation["champion"] is not None:
         yield Text(f"Champion version {evaluation['champion']['version']}: {evaluation['champion']['note']}.")
 
@@ -59,13 +60,35 @@ def _tabulate_slices(spec: ModelSpec, evaluation: Evaluation) -> Table:
     rows = []
     for name, part in evaluation["slices"].items():
         own, gain = part.get("candidates", {}).get(NETWORK), part.get("gains", {}).get(reference)
-        word = ("harmed" if judged[name] else "unharmed") if name in judged else ""
-        figured = [_figure(own[metric]) if own else "" for metric in ("nll", "top3")]
+        word = ("✕ harmed" if judged[name] else "✓ unharmed") if name in judged else "not judged"
+        told = _figure(own["nll"]) if own else "no actions"
         gained = _figure(gain["nll"], "+.4f") if gain else ""
-        rows.append((name, f"{part['rows']:,}", f"{part['actions']:,}", *figured, gained, word))
-    titles = (METRIC_TITLES["nll"], METRIC_TITLES["top3"])
-    head = ("slice", "rows", "actions", *titles, f"gain in NLL over {reference}", "judgement")
+        rows.append((name, f"{part['rows']:,}", f"{part['actions']:,}", told, gained, word))
+    head = ("slice", "rows", "actions", METRIC_TITLES["nll"], f"gain over {_title(reference)}", "judgement")
     return Table(head, tuple(rows), "Slices of the test rows; a judgement is corrected for their number.")
+
+
+def _describe_learned(evaluation: Evaluation) -> Iterator[Any]:
+    low, high = (100 * end(evaluation["week"]) for end in (min, max))
+    yield Text(
+        "When people respond of whom nothing is known, were all hours sent to alike: the darker, the likelier, from "
+        f"{low:.2f} to {high:.2f} % of responses an hour."
+    )
+    yield Drawing(slot_figures.draw_week(evaluation["week"]))
+    same = evaluation["evidence"]["shifts"][0]
+    yield Text(
+        "Everybody's day has one shape, which lies at an hour of each person's own. "
+        f"{100 * same:.0f} % of people are estimated to keep their hour at the weekend."
+    )
+    yield Drawing(slot_figures.draw_shape(evaluation["evidence"]["shape"]))
+
+
+def _describe_importance(importance: Evaluation) -> Iterator[Any]:
+    yield Text(
+        f"What the NLL of an action rises by when a signal is shuffled among {importance['rows']:,} test rows, "
+        f"{importance['repeats']} times. Signals that tell the same can each look dispensable."
+    )
+    yield Drawing(figures.draw_importance(importance["groups"], metric="nll", title="NLL an action"))
 
 
 def _describe_evidence(evidence: Evaluation) -> Iterator[Any]:
@@ -79,12 +102,35 @@ def _describe_evidence(evidence: Evaluation) -> Iterator[Any]:
     yield Table(
         ("quantile", "actions", "effective sample size"), tuple(rows), "What is known of a user, before and after weighting."
     )
-    fitted = {name: f"{value:.3f}" for name, value in zip(STRENGTHS, evidence["strengths"], strict=True)}
-    yield Facts(fitted)
+    rows = list(_name_strengths(evidence["strengths"]))
+    yield Table(("fitted", "value"), tuple(rows), "What decides how much a user's own history counts.")
+
+
+def _name_strengths(strengths: Sequence[float]) -> Iterator[tuple[str, str]]:
+    """Fitted numbers in words: logarithms as what they are logarithms of, logits as shares."""
+    fitted = dict(zip(STRENGTHS, strengths, strict=True))
+    events = {"raw": "own histogram counts fully from", "user": "a user is drawn to what is expected with",
+              "segment": "a segment is drawn to everyone with", "sends": "her sends are drawn to everyone's with"}  # fmt: skip
+    yield from ((title, f"{math.exp(fitted[name]):,.1f} events") for name, title in events.items())
+    yield "an event spreads over hours around it, deviation", f"{_deviation_h(fitted['hour_precision']):.1f} h"
+    days = {"same_day": "its own day", "same_kind": "days of its kind", "all_days": "all days"}
+    total = sum(math.exp(fitted[name]) for name in days)
+    yield from ((f"of it, to {title}", f"{100 * math.exp(fitted[name]) / total:.0f} %") for name, title in days.items())
+    shares = {"carry": "actions that follow in the hour after", "rhythm": "what is expected of a user, from the shape of a day"}
+    yield from ((title, f"{100 / (1 + math.exp(-fitted[name])):.0f} %") for name, title in shares.items())
+
+
+def _deviation_h(log_precision: float) -> float:
+    """Hours of standard deviation of a von Mises distribution around the clock, by its normal approximation."""
+    return 24 / (2 * math.pi * math.sqrt(math.exp(log_precision)))
 
 
 def _count_maturity(maturity: Evaluation) -> dict[str, str]:
     return {name: f"{maturity[name]:,}" for name in ("rows", "matured", "censored")}
+
+
+def _title(name: str) -> str:
+    return "this model" if name == NETWORK else name.replace("_", " ")
 
 
 def _figure(figure: Mapping[str, float], form: str = ".4f") -> str:

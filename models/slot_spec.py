@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-STRENGTHS: Final = ("raw", "user", "segment", "sends", "hour_precision", "same_day", "same_kind", "all_days", "carry")
-"""Numbers that ``models.slot_learning`` fits: the first five as logarithms, then three logits of how the kernel divides an
-event among days, and the logit of the share of actions that follow in the hour after their occasion."""
+STRENGTHS: Final = ("raw", "user", "segment", "sends", "hour_precision", "same_day", "same_kind", "all_days", "carry", "rhythm")
+"""Numbers that ``models.slot_learning`` fits: the first four and the kernel's precision as logarithms, then three logits of how
+the kernel divides an event among days, and the logits of the share of actions that follow in the hour after their occasion, and
+of the part of what is expected of a user that comes from the shape of day that all share."""
 
 
 @dataclass(frozen=True)

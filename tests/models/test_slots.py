@@ -16,6 +16,7 @@ from features.zones import CLOCK_HORIZON_S
 from models.slot_evaluation import sum_by_row
 from models.slot_layer import SlotPosterior
 from models.slot_learning import LAYER, fit_slots, predict_observed
+from models.slot_rhythm import Rhythm, as_tensors, expect_week, fit_rhythm, place_users, vary_ratio
 from models.slot_rows import SlotRows, count_slots, find_columns
 from models.slot_schedule import wait_until
 from models.slot_spec import STRENGTHS
@@ -28,7 +29,7 @@ NAMES = (
     "country_0", "country_other", "local_week_s", "clock_change_in_s", "clock_change_s",
 )  # fmt: skip
 COLUMNS = find_columns(NAMES, SPEC.slots)
-UNMIXED = {"hour_precision": 9.0, "same_day": 20.0, "same_kind": -20.0, "all_days": -20.0, "carry": -30.0}
+UNMIXED = {"hour_precision": 9.0, "same_day": 20.0, "same_kind": -20.0, "all_days": -20.0, "carry": -30.0, "rhythm": -30.0}
 """A kernel that leaves every event where it is: at exp(9) the next hour gets exp(-276)."""
 NEVER_RAW, ALWAYS_RAW, TINY = 30.0, -30.0, -30.0
 
@@ -112,7 +113,7 @@ def test_a_user_without_data_gets_the_segment_and_a_segment_without_data_everyon
     known = layer.call(tf.constant(row({}, {}))).numpy()
     assert known[0, [1 + 30, 1 + 31]] == pytest.approx([0.75, 0.25], rel=1e-4)
     # Of its 4 actions and 1 of strength 4/5 of the segment's word is its own.
-    assert (fact(known, "effective_sample_size"), fact(known, "own")) == (0, 0)
+    assert (fact(known, "effective_sample_size"), fact(known, "own")) == pytest.approx((0, 0), abs=1e-9)
     assert fact(known, "segment") == pytest.approx(4 / 5, rel=1e-5)
     unknown = layer.call(tf.constant(row({}, {}, segment=1))).numpy()
     assert unknown[0, [1 + 30, 1 + 31]] == pytest.approx([0.75, 0.25], rel=1e-4)
@@ -203,6 +204,68 @@ def draw_rows(users: int, *, seed: int) -> tuple[SlotRows, np.ndarray]:
     split = np.full(users, "train")
     rows = SlotRows(ids, split, transformed, transformed, NAMES, later.astype(np.float32), COLUMNS)
     return rows, best
+
+
+def test_where_a_day_lies_as_derived_by_hand() -> None:
+    """The shape is 0.6 at the centre and 0.2 elsewhere. Of ten messages at 9 and ten at 20 on a Monday, one at 20 was opened;
+    with r = 1 a centre c weighs g(20 - c) / (1 + 10 g(9 - c) + 10 g(20 - c))^2:
+        9: 0.2 / (1 + 6 + 2)^2 = 0.2 / 81     20: 0.6 / 81     each of the other 22: 0.2 / (1 + 2 + 2)^2 = 0.2 / 25
+    and E[a] is 2 / 9, 2 / 9 and 2 / 5. The weekend knows nothing more than that it lies where working days do.
+    """
+    shape = np.full(24, 0.2)
+    shape[0] = 0.6
+    shifts = np.full(24, 1e-9)
+    shifts[0] = 1.0
+    common = as_tensors(Rhythm(shape, np.full(24, 1 / 24), shifts, np.ones(7), 1.0))
+    acts, sends = np.zeros((2, 1, SLOTS), np.float32)
+    acts[0, 20], sends[0, [9, 20]] = 1, 10
+    placed = place_users(common, tf.constant(acts), tf.constant(sends))
+    weights = np.full(24, 0.2 / 25)
+    weights[[9, 20]] = 0.2 / 81, 0.6 / 81
+    weights /= weights.sum()
+    assert placed.hours.numpy()[0].sum(axis=1) == pytest.approx(weights, rel=1e-4)
+    assert placed.hours.numpy()[0].sum(axis=0) == pytest.approx(weights, rel=1e-4)
+    ready = np.full(24, 2 / 5)
+    ready[[9, 20]] = 2 / 9
+    week = expect_week(common, placed).numpy()[0]
+    rates = np.array([(weights * ready * np.where(np.arange(24) == hour, 0.6, 0.2)).sum() for hour in range(24)])
+    assert week.reshape(7, 24) == pytest.approx(np.tile(rates / rates.sum() / 7, (7, 1)), rel=1e-4)
+    # Whether the day lies at 20 decides between 20 and 3: log 3 with weight w(20), -log 3 with w(3), else 0.
+    at_20, at_3 = weights[20], weights[3]
+    variance = np.log(3) ** 2 * (at_20 + at_3 - (at_20 - at_3) ** 2)
+    slots = [tf.constant([[slot, 24 * 6 + slot]], tf.int32) for slot in (20, 3)]
+    assert vary_ratio(common, placed, *slots).numpy()[0] == pytest.approx([variance, variance], rel=1e-3)
+
+
+def test_without_data_a_gain_is_as_uncertain_as_people_differ() -> None:
+    layer = make_layer(rhythm=30.0, raw=NEVER_RAW, user=9.0)
+    shape = 0.05 + np.exp(8 * (np.cos(2 * np.pi * np.arange(24) / 24) - 1))
+    centres = np.full(24, 0.01)
+    centres[[8, 20]] = 0.2, 0.58
+    layer.set_rhythm(Rhythm(shape, centres, np.full(24, 1 / 24), np.ones(7), 1.0))
+    unknown = layer.call(tf.constant(row({}, {}, week_s=8 * 3_600.0))).numpy()
+    known = layer.call(tf.constant(row({20: 9}, dict.fromkeys(range(24), 12), week_s=8 * 3_600.0))).numpy()
+    assert fact(unknown, "best_1") == fact(known, "best_1") == 20
+    assert fact(unknown, "own") == pytest.approx(0, abs=1e-5)
+    assert fact(known, "own") > 0.3
+    widths = [np.log1p(fact(outputs, "gain_high_1")) - np.log1p(fact(outputs, "gain_low_1")) for outputs in (unknown, known)]
+    assert widths[0] > 2 * widths[1] > 0
+    assert fact(unknown, "gain_low_1") < 0 < fact(known, "gain_low_1")
+
+
+def test_the_shape_of_a_day_is_found_although_hours_were_not_sent_to_alike() -> None:
+    rows, best = draw_rows(1_500, seed=4)
+    found = fit_rhythm(rows.acts, rows.sends, seed=0)
+    hours = np.arange(24)
+    true = 0.05 + 0.9 * np.exp(-0.5 * (np.minimum(hours, 24 - hours) / 2) ** 2)
+    centre = int(found.shape.argmax())
+    assert centre in (0, 1, 23)
+    assert np.roll(found.shape, -centre) == pytest.approx(true, abs=0.08)
+    assert found.shifts[0] > 0.9
+    placed = place_users(as_tensors(found), tf.constant(rows.acts), tf.constant(rows.sends))
+    guess = (placed.hours.numpy().sum(axis=2).argmax(axis=1) + centre) % 24
+    apart = np.minimum(np.abs(guess - best), 24 - np.abs(guess - best))
+    assert (apart <= 1).mean() > 0.95
 
 
 def test_the_fit_beats_the_start_and_only_the_correction_finds_the_planted_hours(tmp_path) -> None:
