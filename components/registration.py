@@ -18,7 +18,7 @@ from features.workspace import Workspace
 from models.card import render_documents
 from models.errors import VersionError
 from models.evaluation import read_evaluation
-from models.gate import judge
+from models.gate import Decision, judge
 from models.lineage import trace
 from models.specs import load_spec
 from models.train import EVALUATED_FILE, NETWORK_FILE
@@ -113,6 +113,11 @@ def register_version(workspace: Workspace, model: str, products: Products, scrat
         reasons = decision.reasons + ((kept,) if decision.promoted and not promoted else ())
         return render_documents(spec, version, evaluation, replace(decision, promoted=promoted, reasons=reasons))
 
-    left = decision.promoted and not run.may_promote
-    verdict = Verdict(decision.promoted and not left, LEFT if left else decision.reasons[-1])
-    return register(workspace, new, scratch, verdict=verdict, documents=describe)
+    return register(workspace, new, scratch, verdict=verdict_of(decision, run), documents=describe)
+
+
+def verdict_of(decision: Decision, run: Run) -> Verdict:
+    """How the version stands to the champion: by the gate's word, unless the run may not promote."""
+    if decision.promoted and not run.may_promote:
+        return Verdict(promoted=False, why=LEFT)
+    return Verdict(decision.promoted, decision.reasons[-1])
