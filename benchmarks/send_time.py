@@ -183,13 +183,18 @@ def print_intervals(console: Console, outputs: Array, truth: pl.DataFrame) -> No
     now, best = facts["now"].astype(int), facts["best_1"].astype(int)
     user = np.arange(len(outputs))
     gain = rates[user, best] / rates[user, now] - 1
-    other = (now != best) & (facts["effective_sample_size"] > 0)
     inside = (facts["gain_low_1"] <= gain) & (gain <= facts["gain_high_1"])
+    reach = np.log1p(facts["gain_high_1"]) - np.log1p(facts["gain_low_1"])
+    for name, chosen in (("with opens", facts["effective_sample_size"] > 0), ("without", facts["effective_sample_size"] == 0)):
+        other = chosen & (now != best)
+        console.print(
+            f"users {name}: 95 % intervals of the gain hold the true one in {inside[other].mean():.3f} of {other.sum():,} "
+            f"cases; their ends lie a factor of {np.exp(np.median(reach[other])):.1f} apart"
+        )
     effective = np.quantile(facts["effective_sample_size"], (0.1, 0.5, 0.9)).round(1).tolist()
     console.print(
-        f"95 % intervals of the gain hold the true one in {inside[other].mean():.3f} of {other.sum():,} cases; chance of an "
-        f"open at the best slot {rates[user, best].mean():.3f}, at now {rates[user, now].mean():.3f}, at the truly best "
-        f"{rates.max(axis=1).mean():.3f}; effective sample size {effective} at 10, 50 and 90 %"
+        f"chance of an open at the best slot {rates[user, best].mean():.3f}, at now {rates[user, now].mean():.3f}, at the "
+        f"truly best {rates.max(axis=1).mean():.3f}; effective sample size {effective} at 10, 50 and 90 %"
     )
 
 

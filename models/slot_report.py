@@ -102,8 +102,8 @@ def _describe_evidence(evidence: Evaluation) -> Iterator[Any]:
     yield Table(
         ("quantile", "actions", "effective sample size"), tuple(rows), "What is known of a user, before and after weighting."
     )
-    rows = list(_name_strengths(evidence["strengths"]))
-    yield Table(("fitted", "value"), tuple(rows), "What decides how much a user's own history counts.")
+    strengths = tuple(_name_strengths(evidence["strengths"]))
+    yield Table(("fitted", "value"), strengths, "What decides how much a user's own history counts.")
 
 
 def _name_strengths(strengths: Sequence[float]) -> Iterator[tuple[str, str]]:

@@ -118,6 +118,11 @@ def test_the_evaluation_the_gate_and_the_report_speak_of_hours(site: Site) -> No
     assert any("global_histogram" in reason for reason in decision.reasons)
     html = render_report(SPEC, found, decision, "run-1", {"Run": {"name": "run-1"}})
     assert "NLL an action" in html
+    assert all(title in html for title in ("Everybody&#x27;s week", "The shape of a day", "Importance by signal"))
+    ranked = [entry["group"] for entry in found["importance"]["groups"]]
+    assert ranked[0] == "opens_by_local_hour"
+    assert set(ranked) == {"opens_by_local_hour", "sends_by_local_hour", "country"}
+    assert sum(found["week"]) == pytest.approx(1, abs=1e-4)
     assert "effective sample size" in html
     worse = replace(SPEC.gate, must_beat=("user_histogram",), slice_margin=0.0)
     gains = found["gains"]["user_histogram"]["nll"] | {"low": -0.2, "value": -0.1, "high": -0.05}
