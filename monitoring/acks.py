@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final
 
-from sqlalchemy import BigInteger, Connection, select
+from sqlalchemy import BigInteger, Connection, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from features.control_database import Schema, is_absent, open_session
@@ -94,7 +94,8 @@ def read_acks(workspace: Workspace, now_us: int) -> dict[tuple[str, int], Ack]:
     """Acks that hold now, by alert and beginning of its episode."""
     if is_absent(workspace):
         return {}
-    query = select(AckRow).where(AckRow.until_us > now_us).order_by(AckRow.number)
+    newest = select(func.max(AckRow.number)).group_by(AckRow.alert, AckRow.since_us)
+    query = select(AckRow).where(AckRow.number.in_(newest), AckRow.until_us > now_us)
     with open_session(workspace, SCHEMA, timeout_s=TIMEOUT_S) as session:
         found = [Ack(**{field.name: getattr(row, field.name) for field in fields(Ack)}) for row in session.scalars(query)]
     return {(ack.alert, ack.since_us): ack for ack in found}

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPException
 from typing import Any, Final
 
 from features.errors import explain
@@ -53,16 +54,20 @@ class Alertmanager:
         Raises:
             AlertmanagerUnavailable: it does not answer.
         """
-        return [
-            Fired(
-                labels=entry["labels"],
-                annotations=entry["annotations"],
-                starts_us=read_instant(entry["startsAt"]),
-                silenced_by=tuple(entry["status"]["silencedBy"]),
-                inhibited_by=tuple(entry["status"]["inhibitedBy"]),
-            )
-            for entry in self._call("/api/v2/alerts")
-        ]
+        found = self._call("/api/v2/alerts")
+        try:
+            return [
+                Fired(
+                    labels=entry["labels"],
+                    annotations=entry["annotations"],
+                    starts_us=read_instant(entry["startsAt"]),
+                    silenced_by=tuple(entry["status"]["silencedBy"]),
+                    inhibited_by=tuple(entry["status"]["inhibitedBy"]),
+                )
+                for entry in found
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._unavailable(f"something else: {str(found)[:200]}") from error
 
     def silence(self, silence: Silence) -> str:
         """Begin a silence; gives its id.
@@ -80,8 +85,8 @@ class Alertmanager:
 
     def _call(self, path: str, body: object = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data=data, headers={"Content-Type": "application/json"})
         try:
+            request = urllib.request.Request(f"{self.url}{path}", data=data, headers={"Content-Type": "application/json"})
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
                 return json.load(reply)
         except urllib.error.HTTPError as error:
@@ -92,8 +97,8 @@ class Alertmanager:
                             next_step="correct the request")
                 ) from error  # fmt: skip
             raise self._unavailable(f"{error.code}: {said}") from error
-        except (OSError, ValueError) as error:
-            raise self._unavailable(str(error)) from error
+        except (OSError, ValueError, HTTPException) as error:
+            raise self._unavailable(str(error) or type(error).__name__) from error
 
     def _unavailable(self, got: str) -> AlertmanagerUnavailable:
         return AlertmanagerUnavailable(

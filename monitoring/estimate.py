@@ -93,6 +93,9 @@ def judge_confidence(served: Served, score: Floats, settings: MonitorSettings, n
     if len(score) < settings.least_labels or served.trained_auc is None:
         text = f"estimated: nothing, of {len(score):,} answers; {settings.least_labels:,} and an evaluation are needed"
         return Verdict(CONFIDENCE, served.subject, Outcome.INCONCLUSIVE, Severity.INFO, evidence, text, now_us)
+    if not 0 < score.mean() < 1:
+        text = f"estimated: nothing; all {len(score):,} scores are {score[0]:.0f}, which rank nobody"
+        return Verdict(CONFIDENCE, served.subject, Outcome.INCONCLUSIVE, Severity.INFO, evidence, text, now_us)
     found = expect_performance(score)
     for name in ("auc", "log_loss", "rate"):
         value, low, high = getattr(found, name)
@@ -168,7 +171,8 @@ def _as_cohorts(answers: Answers, served: Served) -> tuple[Cohorts, npt.NDArray[
     """Answers by whole days, and which of them are the version's."""
     known = answers.known_us < NEVER_KNOWN
     day = answers.now_us // DAY_US
-    lag = np.where(known, np.where(known, answers.known_us, 0) // DAY_US - day, UNKNOWN)
+    # By a clock that runs ahead an outcome may be known before its question: it came at once.
+    lag = np.where(known, np.maximum(np.where(known, answers.known_us, 0) // DAY_US - day, 0), UNKNOWN)
     chance = 1 - answers.score if served.positive_is_absent else answers.score
     return Cohorts(day, chance, lag), answers.version == served.version
 

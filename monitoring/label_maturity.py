@@ -97,13 +97,13 @@ def delay_name(quantile: float) -> str:
 
 def tabulate_maturity(model: str, answers: Answers, *, waiting: int, now_us: int) -> MaturityTable:
     """The table of ``plumb monitors labels``."""
-    age = np.minimum((now_us - answers.now_us) // DAY_US, MOST_AGES)
+    age = np.clip((now_us - answers.now_us) // DAY_US, 0, MOST_AGES)  # a clock that runs ahead asks in the future
     known = answers.known_us < NEVER_KNOWN
     rows = []
     for days in np.unique(age).tolist():
         own = age == days
         rows.append(AgeRow(days, int(own.sum()), int(answers.matured[own].sum()), int(known[own].sum())))
-    delays_s = (answers.known_us - answers.now_us)[known & answers.matured] / US_PER_S
+    delays_s = np.maximum((answers.known_us - answers.now_us)[known & answers.matured], 0) / US_PER_S
     found = {f"{each:g}": float(np.quantile(delays_s, each)) for each in QUANTILES} if len(delays_s) else {}
     return MaturityTable(model, tuple(rows), found, waiting)
 

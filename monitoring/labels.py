@@ -88,7 +88,7 @@ def judge_labels(found: Matured, trained: Trained, settings: MonitorSettings) ->
         return _give(found, Outcome.INCONCLUSIVE, Severity.INFO, evidence, text)
     span_s = (found.end_us - found.start_us) / 1e6
     chance = min(settings.alarms_per_month * span_s / MONTH_S / QUESTIONS, 0.05)
-    least = NormalDist().inv_cdf(1 - chance)
+    least = -NormalDist().inv_cdf(chance)
     questions = _ask(found, trained, settings)
     evidence |= {"threshold_z": least, **{f"z_{each.name}": _z(each) for each in questions}}
     worse = [each for each in questions if each.harm >= each.floor and _z(each) >= least]

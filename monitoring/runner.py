@@ -77,7 +77,8 @@ class Runner:
         """
         done = Round()
         for number, monitor in enumerate(self._monitors):
-            if now_us < self._due_us[number]:
+            wait_us = self._due_us[number] - now_us
+            if 0 < wait_us <= monitor.interval_s * US_PER_S:  # longer: the clock was set back
                 continue
             at_us = clock() if clock else now_us
             verdicts = self._call(monitor, at_us, done)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,11 +22,9 @@ from plumb.models import operator
 from plumb.settings import Settings
 
 if TYPE_CHECKING:
-    from monitoring.acks import Ack
     from monitoring.alertmanager import Alertmanager, Fired
     from monitoring.rollout.records import Standing as StandingRollout
     from monitoring.standing_alerts import Alert
-    from monitoring.verdict_log import Standing
 
 app = typer.Typer(help="Alerts that stand: listed, shown with their evidence, acknowledged, silenced.", no_args_is_help=True)
 
@@ -84,11 +83,9 @@ def ack(  # noqa: PLR0913 - one argument an option
     from monitoring.standing_alerts import find_alerts
 
     settings: Settings = ctx.obj
-    at_us = now_us()
-    acks = [
-        Ack(each.id, each.since_us, operator() if who is None else who, why, parse_until(until, at_us), at_us)
-        for each in find_alerts(gather(settings, alertmanager), alert)
-    ]
+    found = find_alerts(gather(settings, alertmanager), alert)
+    word = give_word("ack", alert, who, why, until)
+    acks = [Ack(each.id, each.since_us, word.who, word.why, word.until_us, word.at_us) for each in found]
     for made in acks:
         record_ack(settings.workspace, made)
         if not as_json:
@@ -118,17 +115,39 @@ def silence(  # noqa: PLR0913 - one argument an option
     found = find_alerts(gather(settings, alertmanager), alert)
     if not all(each.labels for each in found):
         raise refuse_silence(alert, "an alert that Alertmanager has", "a verdict that it has not seen")
-    at_us = now_us()
-    until_us = parse_until(until, at_us)
-    if not why.strip() or until_us <= at_us:
-        raise refuse_silence(alert, "a reason, and an instant to come", f"--why {why!r} --until {until}")
-    person = operator() if who is None else who
+    word = give_word("silence", alert, who, why, until)
     labels = [{"alertname": alert}] if found[0].name == alert else [dict(each.labels) for each in found]
-    made = [client.silence(Silence(each, person, why, at_us, until_us)) for each in labels]
+    made = [client.silence(Silence(each, word.who, word.why, word.at_us, word.until_us)) for each in labels]
     if as_json:
         typer.echo(json.dumps(made, indent=2))
         return
-    typer.echo(f"{alert} is silenced by {person} until {show_instant(until_us)} (silence {', '.join(made)})")
+    typer.echo(f"{alert} is silenced by {word.who} until {show_instant(word.until_us)} (silence {', '.join(made)})")
+
+
+@dataclass(frozen=True)
+class Word:
+    """Somebody's word on an alert: who and why, given at ``at_us`` and good until ``until_us``, UTC microseconds."""
+
+    who: str
+    why: str
+    at_us: int
+    until_us: int
+
+
+def give_word(action: str, alert: str, who: str | None, why: str, until: str) -> Word:
+    """What ``--who``, ``--why`` and ``--until`` say, at this moment.
+
+    Raises:
+        CommandError: nobody is named, no reason is given, or the end is not to come.
+    """
+    at_us = now_us()
+    word = Word(operator() if who is None else who, why, at_us, parse_until(until, at_us))
+    if word.who.strip() and word.why.strip() and word.until_us > at_us:
+        return word
+    raise CommandError(
+        explain(f"{action} refused", which=alert, expected="somebody, a reason, and an instant to come",
+                got=f"--who {word.who!r} --why {why!r} --until {until}", next_step="name who, why and until when")
+    )  # fmt: skip
 
 
 def refuse_silence(alert: str, expected: str, got: str) -> CommandError:
@@ -138,16 +157,29 @@ def refuse_silence(alert: str, expected: str, got: str) -> CommandError:
 
 
 def gather(settings: Settings, alertmanager: str | None) -> list[Alert]:
-    """Both sides as one list; what cannot be read is said on stderr."""
+    """Both sides as one list; where one cannot be read, that is said on stderr.
+
+    Raises:
+        StoreUnavailable: neither can be read.
+    """
+    from monitoring.acks import read_acks
     from monitoring.standing_alerts import join_alerts
+    from monitoring.verdict_log import read_standing
 
     at_us = now_us()
-    standing, acks = read_control_database(settings, at_us)
-    return join_alerts(read_fired(settings, alertmanager), standing, acks, at_us)
+    fired = read_fired(settings, alertmanager)
+    try:
+        standing, acks = read_standing(settings.workspace, now_us=at_us), read_acks(settings.workspace, at_us)
+    except StoreUnavailable as error:
+        if fired is None:
+            raise  # an empty list would say that all is well
+        typer.echo(f"plumb: without verdicts and acks, only what Alertmanager says: {error}", err=True)
+        standing, acks = (), {}
+    return join_alerts(fired or (), standing, acks, at_us)
 
 
-def read_fired(settings: Settings, url: str | None) -> Sequence[Fired]:
-    """Alertmanager's alerts; none where it does not answer, which is said."""
+def read_fired(settings: Settings, url: str | None) -> Sequence[Fired] | None:
+    """Alertmanager's alerts; None where it does not answer, which is said."""
     client, missing = find_alertmanager(settings, url)
     if client is not None:
         try:
@@ -155,19 +187,7 @@ def read_fired(settings: Settings, url: str | None) -> Sequence[Fired]:
         except TemporaryError as error:
             missing = str(error)
     typer.echo(f"plumb: without Alertmanager, only what monitors say: {missing}", err=True)
-    return []
-
-
-def read_control_database(settings: Settings, at_us: int) -> tuple[Sequence[Standing], dict[tuple[str, int], Ack]]:
-    """Verdicts that stand and acks that hold; none where the database does not answer, which is said."""
-    from monitoring.acks import read_acks
-    from monitoring.verdict_log import read_standing
-
-    try:
-        return read_standing(settings.workspace, now_us=at_us), read_acks(settings.workspace, at_us)
-    except StoreUnavailable as error:
-        typer.echo(f"plumb: without verdicts and acks, only what Alertmanager says: {error}", err=True)
-        return (), {}
+    return None
 
 
 def find_alertmanager(settings: Settings, url: str | None) -> tuple[Alertmanager | None, str]:

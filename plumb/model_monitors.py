@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from components.label_figures import measure_served_labels, read_trained
 from components.label_maturity import count_waiting
 from components.served_labels import known_until, label_served, wait_us
 from features.audits import read_newest_audit
-from features.errors import TemporaryError
+from features.errors import StoreUnavailable, TemporaryError
 from features.layout import US_PER_S
 from features.workspace import Workspace
 from models.spec_checks import require_probability
@@ -25,6 +25,8 @@ from monitoring.monitor_settings import MonitorSettings
 from monitoring.runner import Monitor
 from monitoring.verdict_log import read_standing, retire
 from monitoring.verdicts import Verdict
+
+_log = logging.getLogger(__name__)
 
 
 def make_model_monitors(workspace: Workspace, model: str, settings: MonitorSettings) -> list[Monitor]:
@@ -72,8 +74,12 @@ class _Model:
 
     def judge_maturity(self, now_us: int) -> Iterator[Verdict]:
         """Bring in what has matured, then say how far that is."""
-        with suppress(TemporaryError):  # somebody else is at it
+        try:
             label_served(self.workspace, self.model, now_us=now_us)
+        except StoreUnavailable:
+            raise
+        except TemporaryError as error:
+            _log.info("labels of %s: %s", self.model, error)  # somebody else is at it
         silence_s = (now_us - max(self.known_at_us(now_us), 0)) / US_PER_S
         most_s = self.settings.most_silence_s
         yield judge_maturity(self.tabulate(now_us), silence_s=silence_s, most_silence_s=most_s, now_us=now_us)

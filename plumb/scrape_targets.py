@@ -38,7 +38,8 @@ class TargetFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._written: Sequence[Group] | None = None
         for path in self._path.parent.glob(f"{job}-*.json"):
-            if not _lives(int(path.stem.rpartition("-")[2])):
+            process = path.stem.rpartition("-")[2]
+            if process.isdecimal() and not _lives(int(process)):  # else somebody's own file
                 path.unlink(missing_ok=True)
 
     def write(self, groups: Sequence[Group]) -> None:

@@ -27,6 +27,7 @@ from monitoring.errors import MonitorError
 from monitoring.estimate import (
     BLIND_SPOT,
     Served,
+    _as_cohorts,
     expect_performance,
     find_span,
     judge_confidence,
@@ -180,6 +181,22 @@ def test_what_scores_expect_is_shown_and_never_pages_and_names_what_it_cannot_se
         assert (verdict.outcome, verdict.severity) == (outcome, Severity.INFO)
         assert BLIND_SPOT in verdict.text
     assert judge_confidence(SERVED, np.full(10, 0.5), SETTINGS, 1).outcome is Outcome.INCONCLUSIVE
+    for constant in (0.0, 1.0):  # a model that says the same of everybody
+        stuck = judge_confidence(SERVED, np.full(3_000, constant), SETTINGS, 1)
+        assert (stuck.outcome, stuck.severity) == (Outcome.INCONCLUSIVE, Severity.INFO)
+        assert f"all 3,000 scores are {constant:.0f}" in stuck.text
+
+
+def test_an_outcome_or_question_of_a_clock_that_runs_ahead_counts_as_of_this_moment() -> None:
+    ahead = Answers(
+        now_us=np.array([2 * DAY_US, 5 * DAY_US]), known_us=np.array([DAY_US - 1, NEVER_KNOWN]), score=np.full(2, 0.5),
+        version=np.full(2, 3), matured=np.array([True, False]), entity=np.arange(2),
+    )  # fmt: skip
+    cohorts, _ = _as_cohorts(ahead, SERVED)
+    assert cohorts.lag.tolist() == [0, UNKNOWN]
+    table = tabulate_maturity("churn", ahead, waiting=0, now_us=4 * DAY_US)
+    assert [(row.age_days, row.predictions) for row in table.ages] == [(0, 1), (2, 1)]
+    assert table.delays_s["0.5"] == 0
 
 
 def test_the_maturity_table_counts_by_age_and_a_log_that_has_ended_pages() -> None:

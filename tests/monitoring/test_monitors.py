@@ -147,6 +147,13 @@ def test_labels_page_where_a_figure_is_worse_than_at_training_by_more_than_its_f
     assert verdict.severity is (Severity.INFO if outcome is Outcome.INCONCLUSIVE else Severity.PAGE)
 
 
+def test_labels_may_page_as_rarely_as_anybody_likes() -> None:
+    settings = replace(SETTINGS, alarms_per_month=1e-15)
+    verdict = judge_labels(replace(MATURED, auc=Figure(0.60, 0.012)), TRAINED, settings)
+    # 1e-15 * 7 / 30 / 3 is less than what 1 - chance could tell from 1; z = 0.22 / 0.0156 = 14.1.
+    assert (verdict.outcome, float(str(verdict.evidence["threshold_z"])) > 8) == (Outcome.FAIL, True)
+
+
 def test_a_pipelines_last_run_counts_and_one_that_hangs_after_it() -> None:
     def run(number: int, status: str, hours_ago: float) -> Run:
         at_us = NOW_US - round(hours_ago * HOUR_US)
@@ -204,6 +211,13 @@ def test_a_fault_that_nobody_foresaw_is_told_with_its_traceback(
     assert [line for _, line in done.errors] == [f"{type(error).__name__}: {error}"]
     told = [record for record in caplog.records if record.levelname == "ERROR" and record.exc_info]
     assert [record.getMessage() for record in told] == (["drift of churn: unexpected"] if in_full else [])
+
+
+def test_a_clock_that_is_set_back_silences_no_monitor() -> None:
+    runner = Runner([Monitor("runs", "run:all", 60, lambda now_us: ())], lambda *_, **__: None)
+    hours_back_us = NOW_US - 5 * HOUR_US
+    called = [len(runner.call_due(at_us).called) for at_us in (NOW_US, NOW_US + 59_000_000, hours_back_us, hours_back_us + 1)]
+    assert called == [1, 0, 1, 0]
 
 
 def test_what_cannot_be_recorded_is_judged_again_with_the_next_round() -> None:

@@ -83,6 +83,11 @@ def test_an_ack_holds_for_its_episode_only(control_url: str, tmp_path: Path) -> 
     (new,) = join_alerts([again], [], read_acks(workspace, NOW_US + 1), NOW_US + HOUR_US // 2)
     assert (new.id, new.state) == (alert.id, "new")
     assert read_acks(workspace, NOW_US + HOUR_US) == {}  # its time is over
+    # Who shortens an ack means it: the longer one before does not come to life again.
+    for who, hours in (("ann", 9), ("bob", 2)):
+        record_ack(workspace, Ack(alert.id, alert.since_us, who, "on it", NOW_US + hours * HOUR_US, NOW_US))
+    assert [ack.who for ack in read_acks(workspace, NOW_US + 1).values()] == ["bob"]
+    assert read_acks(workspace, NOW_US + 3 * HOUR_US) == {}
 
 
 @pytest.mark.parametrize(("who", "why", "for_us"), [("", "on it", 1), ("ann", " ", 1), ("ann", "on it", 0)])

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import re
+import socket
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import pytest
 from services.prometheus import run_alertmanager
 from typer.testing import CliRunner, Result
 
-from features.errors import PlumblineError
+from features.errors import PlumblineError, StoreUnavailable
 from features.workspace import Workspace
 from monitoring.verdict_log import record_verdicts
 from monitoring.verdicts import Outcome, Severity, Verdict
@@ -66,6 +67,13 @@ def call(workspace: Workspace, *words: str) -> Result:
     return CliRunner().invoke(app.root, command, catch_exceptions=False)
 
 
+def closed_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
 def listed(workspace: Workspace, url: str) -> list[dict[str, Any]]:
     done = call(workspace, "list", "--json", "--alertmanager", url)
     assert done.exit_code == 0, done.output
@@ -81,6 +89,21 @@ def test_without_alertmanager_it_says_so_in_a_line_and_shows_what_monitors_say(w
     gone = call(workspace, "list", "--alertmanager", "http://127.0.0.1:1")
     assert gone.stderr.startswith("plumb: without Alertmanager, only what monitors say: Alertmanager does not answer")
     assert "DriftFound" in gone.stdout
+
+
+def test_where_neither_side_answers_nobody_is_told_that_all_is_well(workspace: Workspace) -> None:
+    nobody = f"postgresql://nobody@127.0.0.1:{closed_port()}/none"
+    command = ["--workspace", str(workspace.root), "--control-database", nobody, "alerts", "list"]
+    done = CliRunner().invoke(app.root, command)
+    assert isinstance(done.exception, StoreUnavailable)
+    assert "nothing calls for anybody" not in done.stdout
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://127.0.0.1:1"])
+def test_an_address_that_is_no_alertmanagers_is_said_in_a_line(workspace: Workspace, url: str) -> None:
+    done = call(workspace, "list", "--alertmanager", url)
+    assert done.stderr.count("\n") == 1
+    assert f"Alertmanager does not answer: {url}; expected its API" in done.stderr
 
 
 def test_an_alert_is_shown_with_evidence_runbook_and_what_to_type(workspace: Workspace) -> None:
@@ -107,7 +130,7 @@ def test_an_ack_is_kept_with_who_and_why_and_ends_with_the_episode(workspace: Wo
         again = Verdict(DRIFT["monitor"], DRIFT["subject"], outcome, Severity.PAGE, {}, "again", at_us)
         record_verdicts(workspace, [again], valid_for_s=3_600, now_us=now_us)
     assert "acked" not in call(workspace, "list").stdout
-    with pytest.raises(PlumblineError, match=r"ack refused: .*expected somebody's why; got nothing"):
+    with pytest.raises(PlumblineError, match=r"ack refused: DriftFound; expected somebody, a reason.* --why ''"):
         call(workspace, "ack", "DriftFound", "--until", "2h", "--why", "")
     with pytest.raises(PlumblineError, match="time cannot be read: --until; expected 30m, 2h, 7d"):
         call(workspace, "ack", "DriftFound", "--until", "soon", "--why", "x")

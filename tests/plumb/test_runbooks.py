@@ -13,6 +13,7 @@ import yaml
 from typer._click.exceptions import UsageError
 from typer.core import TyperGroup
 
+from plumb import alert_view
 from plumb.app import root
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,12 @@ def whole_lines() -> list[tuple[str, str]]:
     return [(page.name, line) for page in PAGES for line in fenced(page.read_text())]
 
 
+def next_steps() -> list[tuple[str, str]]:
+    """What `plumb alerts show` says to type next."""
+    said = [*alert_view.NEXT.values(), *alert_view.START.values()]
+    return [("plumb alerts show", line.format(service="churn", model="churn")) for line in said if line.startswith("plumb ")]
+
+
 def mentions() -> list[tuple[str, str]]:
     found = [(page.name, line) for page in PAGES for line in inline(page.read_text())]
     rules = [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
@@ -66,7 +73,7 @@ def mentions() -> list[tuple[str, str]]:
     return found + [("rules", re.sub(r"{{.*?}}", "LABEL", line)) for text in said for line in inline(text)]
 
 
-@pytest.mark.parametrize(("page", "line"), whole_lines(), ids=lambda each: each[:60])
+@pytest.mark.parametrize(("page", "line"), whole_lines() + next_steps(), ids=lambda each: each[:60])
 def test_a_command_line_of_a_page_is_taken_as_it_stands(page: str, line: str) -> None:
     context, rest = find(split(line))
     context.command.parse_args(context, rest)
