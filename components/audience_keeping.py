@@ -20,10 +20,10 @@ from components.audiences import AudienceSite, as_rows, build_audiences
 from features.audiences import AUDIENCE, BELOW_THRESHOLD, PAIR, Audiences, append_changes, newest_version, read_audiences
 from features.layout import MINUTE_S, US_PER_S
 from features.online.addresses import ViewVersion
-from features.online.store import ChangeCursor, OnlineStore
+from features.online.store import ChangeCursor, Lookup, OnlineStore
 from features.partitions import partition_of
 from models.audience_policy import REASONS, limit_audience
-from transforms.scoring import DEFAULT_RUNNER, ScoringJob, TowerScorer, score_users, shared_store
+from transforms.scoring import DEFAULT_RUNNER, TowerScorer, score_users, shared_store
 
 SWEEP_S: Final = 15 * MINUTE_S
 """How old the score of a quiet user may be: a multiple of the tiles that windows of up to twelve hours are made of."""
@@ -99,7 +99,10 @@ class AudienceKeeper:
 
     def _rescore(self, standing: Audiences, store: OnlineStore, changed: list[str], cursors: Cursors, now_us: int) -> Step:
         site, job = self._site, self._site.job(now_us)
-        kept = pa.concat_tables([score_some(job, store, ids, shard) for shard, ids in self._by_shard(changed).items()])
+        scorer, parts = TowerScorer(job), []
+        for shard, ids in self._by_shard(changed).items():
+            parts.append(score_users(scorer, job.judge_of(shard), *find_known(store, ids)).kept)
+        kept = pa.concat_tables(parts)
         rescored = self._as_frame(kept, now_us)
         others = standing.rows.filter(~pl.col("entity_id").is_in(changed))
         decided = self._limit(pl.concat([others, rescored.select(others.columns)]), standing.sweep.population)
@@ -148,11 +151,17 @@ class AudienceKeeper:
 _CODES: Final = {reason: code for code, reason in enumerate(REASONS)}
 
 
-def score_some(job: ScoringJob, store: OnlineStore, entity_ids: list[str], shard: int) -> pa.Table:
-    """Kept pairs of some users of one shard; somebody whom the store does not know any more has none."""
+def find_known(store: OnlineStore, entity_ids: list[str]) -> tuple[list[str], Lookup]:
+    """Those users of whom the store knows anything, and what; somebody who was erased has no score."""
     found = store.get_many(entity_ids)
-    present = [name for name, state, profile in zip(entity_ids, found.states, found.profiles, strict=True) if state or profile]
-    return score_users(TowerScorer(job), store, job.judge_of(shard), present).kept
+    rows = [row for row in range(len(entity_ids)) if found.states[row] or found.profiles[row]]
+    if len(rows) == len(entity_ids):
+        return entity_ids, found
+    known = Lookup(
+        [found.states[row] for row in rows], [found.profiles[row] for row in rows], [found.shards[row] for row in rows],
+        found.watermarks, [found.degraded[row] for row in rows],
+    )  # fmt: skip
+    return [entity_ids[row] for row in rows], known
 
 
 def count_moves(before: pl.DataFrame | None, after: pl.DataFrame) -> tuple[int, int]:

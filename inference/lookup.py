@@ -9,13 +9,13 @@ from itertools import islice
 from typing import Any, Final
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from features import layout
 from features.declarations import Field
 from features.errors import StateError, explain
 from features.online.store import NO_OFFSET, Lookup, OnlineReader, Watermark
+from features.profile_values import profile_column, read_profiles
 from features.zones import UTC, known_zones
 from inference.requests import ScoreRequest
 
@@ -33,8 +33,6 @@ UNKNOWN_ZONE: Final = "unknown_time_zone"
 
 UNKNOWN: Final = Watermark()
 """Position of a shard of which the store could tell nothing."""
-
-PYTHON_TYPES: Final[dict[str, type]] = {"string": str, "int64": int}
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,11 @@ def look_up(
     """
     found = store.get_many(request.entity_ids, profiles=bool(profile_fields))
     age_us, degraded = _freshness(found, request.now_us, freshness_sla_s)
-    profiles = _read_profiles(found) if profile_fields else []
+    profiles = read_profiles(found.profiles) if profile_fields else []
     tensors: dict[str, list[Any] | NDArray[np.int64]] = {
         "state": found.states,
         "now": np.array(request.now_us, dtype=np.int64),
-        **{field.name: _profile_column(profiles, field) for field in profile_fields},
+        **{field.name: profile_column(profiles, field) for field in profile_fields},
         **request.fields,
     }
     if time_zone and time_zone != UTC:
@@ -148,23 +146,6 @@ def _doubt_zones(zones: Sequence[str | None]) -> str | None:
     if not all(zones):
         return MISSING_ZONE
     return None if known_zones().issuperset(zones) else UNKNOWN_ZONE
-
-
-def _read_profiles(found: Lookup) -> list[dict[str, Any]]:
-    return [orjson.loads(profile) if profile else {} for profile in found.profiles]
-
-
-def _profile_column(profiles: list[dict[str, Any]], field: Field) -> list[Any]:
-    wanted, default = PYTHON_TYPES[field.dtype], field.default
-    values = [row.get(field.name) for row in profiles]
-    column = [default if value is None else value for value in values]
-    wrong = next((value for value in column if type(value) is not wanted), None)
-    if wrong is not None:
-        raise StateError(
-            explain("stored profile value has a wrong type", which=field.name, expected=field.dtype,
-                    got=repr(wrong)[:60], next_step="materialize the profile again")
-        )  # fmt: skip
-    return column
 
 
 def _damaged(entity_id: str, expected: str, got: str) -> StateError:

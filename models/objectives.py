@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from features.errors import explain
+from features.two_towers import CALIBRATION
 from models.errors import TrainingError
 from models.frame import Flags, Floats, Knowledge, Matrix
 
@@ -86,7 +87,7 @@ class Matured:
 
     def finish(self, logits: keras.Model, scale: float, shift: float) -> keras.Model:
         """(n, T) -> (n, 1), a probability."""
-        return add_dense(logits, [[scale]], [shift], activation="sigmoid", name="probability")
+        return add_dense(logits, [[scale]], [shift], activation="sigmoid", name=CALIBRATION)
 
 
 def fit_calibration(logits: Floats, labels: NDArray[Any]) -> tuple[float, float]:

@@ -16,18 +16,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
 
 import keras
 import pyarrow.parquet as pq
 
 from features.catalogs import load_catalog
 from features.errors import explain
+from features.two_towers import CAMPAIGN_TOWER, USER_TOWER
 from models.errors import TrainingError
 from models.specs import ModelSpec, NetworkSpec
-
-USER_TOWER: Final = "user_tower"
-CAMPAIGN_TOWER: Final = "campaign_tower"
 
 
 def requested_columns(spec: ModelSpec, features_path: Path) -> tuple[int, ...]:

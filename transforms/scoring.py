@@ -20,10 +20,11 @@ import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 from numpy.typing import NDArray
 
-from features.declarations import Catalog, Field, View
+from features.declarations import Catalog, View
 from features.errors import explain
 from features.online.addresses import ViewVersion, open_store
-from features.online.store import OnlineStore
+from features.online.store import Lookup, OnlineStore
+from features.profile_values import profile_column, read_profiles
 from transforms.errors import GraphError
 from transforms.plan import plan_graph
 from transforms.two_towers import CAMPAIGNS, MATCH, USERS, VECTOR
@@ -84,7 +85,7 @@ class TowerScorer:
         Raises:
             GraphError: it has no towers.
         """
-        self._signatures = _load(job.saved_model)
+        self._signatures = load_signatures(job.saved_model)
         if MATCH not in self._signatures:
             raise GraphError(
                 explain("model cannot score audiences", which=str(job.saved_model), expected=f"a signature {MATCH}",
@@ -100,17 +101,16 @@ class TowerScorer:
 
     def score(self, states: Sequence[bytes], profiles: Sequence[bytes | None]) -> tuple[Floats, Floats]:
         """Scores (n, C) and finished features (n, F) of n users, given their states and profile values as a store has them."""
-        found = _profile_columns(self._fields, profiles)
-        columns = {entry.name: tf.constant(values, _DTYPES[entry.dtype]) for entry, values in found}
+        rows = read_profiles(profiles) if self._fields else []
+        columns = {entry.name: tf.constant(profile_column(rows, entry), _DTYPES[entry.dtype]) for entry in self._fields}
         state, now = tf.constant(states, tf.string), tf.fill([len(states)], tf.constant(self._now_us, tf.int64))
         users = self._signatures[USERS](state=state, now=now, **columns)
         scores = self._signatures[MATCH](**{USERS: users[VECTOR], CAMPAIGNS: self._campaigns})["score"]
         return scores.numpy(), users["finished"].numpy()
 
 
-def score_users(scorer: TowerScorer, store: OnlineStore, judge: Judge, entity_ids: Sequence[str]) -> Scored:
-    """Score some users as the store has them."""
-    found = store.get_many(entity_ids)
+def score_users(scorer: TowerScorer, judge: Judge, entity_ids: Sequence[str], found: Lookup) -> Scored:
+    """Score some users as they were found in the store."""
     scores, finished = scorer.score(found.states, found.profiles)
     codes = judge(entity_ids, finished, scores)
     user, campaign = np.nonzero(codes != BELOW)
@@ -157,7 +157,7 @@ class _ScoreShard(beam.DoFn):
         with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_stream(file, KEPT) as writer:
             for page in store.entities(shard, PAGE):
                 if page:
-                    scored = score_users(scorer, store, judge, page)
+                    scored = score_users(scorer, judge, page, store.get_many(page))
                     users, sums = users + scored.users, sums + scored.sums
                     writer.write_table(scored.kept)
         path.with_suffix(".json").write_bytes(orjson.dumps({"users": users, "sums": sums.tolist()}))
@@ -189,7 +189,8 @@ _MODELS: dict[Path, Any] = {}
 """Models loaded in this process: a signature does not keep the model alive that its variables belong to."""
 
 
-def _load(saved_model: Path) -> Mapping[str, Any]:
+def load_signatures(saved_model: Path) -> Mapping[str, Any]:
+    """A model's signatures by name; it is loaded once in a process."""
     with _OPENING:
         if saved_model not in _MODELS:
             _MODELS[saved_model] = tf.saved_model.load(str(saved_model))
@@ -198,13 +199,3 @@ def _load(saved_model: Path) -> Mapping[str, Any]:
 
 
 _DTYPES: Final = {"string": tf.string, "int64": tf.int64}
-
-
-def _profile_columns(fields: Sequence[Field], profiles: Sequence[bytes | None]) -> Iterator[tuple[Field, list[Any]]]:
-    if not fields:
-        return
-    rows = [orjson.loads(profile) if profile else {} for profile in profiles]
-    for entry in fields:
-        name, default = entry.name, entry.default
-        values = [row.get(name) for row in rows]
-        yield entry, [default if value is None else value for value in values]

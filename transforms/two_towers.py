@@ -12,13 +12,11 @@ from typing import Any, Final
 import keras
 import tensorflow as tf
 
+from features.two_towers import CALIBRATION, CAMPAIGN_TOWER, USER_TOWER
 from transforms.candidates import OWNER
 from transforms.export import ServedModel
 from transforms.graph import Tensors
 
-USER_TOWER: Final = "user_tower"
-CAMPAIGN_TOWER: Final = "campaign_tower"
-CALIBRATION: Final = "probability"
 USERS: Final = "users"
 CAMPAIGNS: Final = "campaigns"
 MATCH: Final = "match"

@@ -19,7 +19,7 @@ from audit.site import (
 from parity.mutation import mutate
 
 from components.skew_audit import SkewAudit
-from features import matching, profiles, stream_fold
+from features import matching, profile_values, profiles, stream_fold
 from inference import lookup
 from monitoring.skew import INTEGERS, PROFILE, REPLAY, STATE, WINDOWS
 from transforms import materialize, plan
@@ -61,7 +61,8 @@ def test_another_default_for_a_missing_profile_value_is_found(
     with monkeypatch.context() as planted:
         default = "wanted, default = PYTHON_TYPES[field.dtype], field.default"
         other = "wanted = PYTHON_TYPES[field.dtype]; default = 'free' if field.name == 'plan' else field.default"
-        mutate(planted, lookup, "_profile_columns", default, other)
+        mutate(planted, profile_values, "profile_column", default, other)
+        planted.setattr(lookup, "profile_column", profile_values.profile_column)
         run(site, version)
     found = audit(site)
     assert first_of(found) == (PROFILE, "plan")
