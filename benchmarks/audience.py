@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from planted.campaigns import DAY_US, DAYS, START_US, plant_campaigns
 
-from benchmarks.audience_site import draw_policy, fill_store
+from benchmarks.audience_site import draw_policy, fill_campaigns, fill_store
 from components.audiences import AudienceSite, build_audiences
 from components.declarations import declarations_of
 from components.training_rows import build_training_rows
@@ -44,7 +44,7 @@ def make_model(root: Path) -> Path:
     workspace = Workspace(root / "shop")
     run = root / "run"
     run.mkdir()
-    plant_campaigns(workspace, users=400)
+    plant_campaigns(workspace, users=400, spread_days=6)
     build_training_rows(workspace, "audience", 0, run / "rows.parquet")
     fit_graph(run / "rows.parquet", *declarations_of("audience"), run / "graph")
     train(load_spec("audience"), run / "graph" / "features.parquet", run / "network", seed=0)
@@ -96,17 +96,19 @@ def main() -> None:
     with TemporaryDirectory(prefix="plumb-bench-audience-") as folder:
         root = Path(folder)
         saved_model = make_model(root)
-        size = fill_store(root / "store", asked.users, NOW_US, SEED)
+        store = root / "stores" / declarations_of("audience")[1].key
+        size = fill_store(store, asked.users, NOW_US, SEED)
         content = draw_policy(asked.campaigns, {"grocery": 0.35, "home": 0.35, "produce": 0.35})
-        site = AudienceSite(Workspace(root), "audience", 1, saved_model, str(root / "store"), content)
+        fill_campaigns(store, [entry["name"] for entry in content["campaigns"]], NOW_US, SEED)
+        site = AudienceSite(Workspace(root), "audience", 1, saved_model, str(store), content)
         before, cpu = time.perf_counter(), time.process_time()
         build_audiences(site, now_us=NOW_US, workers=cores)
         wall_s, cpu_s = time.perf_counter() - before, time.process_time() - cpu
         found = read_audiences(site.folder)
         names = [f"user-{number:09d}" for number in range(0, asked.users, max(asked.users // SAMPLE_USERS, 1))][:SAMPLE_USERS]
         single, single_cpu_s = score_row_by_row(site, names)
-        store = shared_store(site.store, ViewVersion.of(*declarations_of("audience")))
-        matrix, _ = TowerScorer(site.job(NOW_US)).score(store.get_many(names).states, [None] * len(names))
+        users = shared_store(site.store, ViewVersion.of(*declarations_of("audience")))
+        matrix, _ = TowerScorer(site.job(NOW_US)).score(users.get_many(names).states, [None] * len(names))
         close_stores()
         disk = sum(path.stat().st_size for path in site.folder.rglob("*.parquet"))
     evaluations = asked.users * asked.campaigns

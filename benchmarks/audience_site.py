@@ -12,7 +12,7 @@ from components.declarations import declarations_of
 from features.catalogs.campaigns import CATEGORIES
 from features.codec import encode_states
 from features.layout import DAY_S, US_PER_S
-from features.online.addresses import ViewVersion, open_store
+from features.online.addresses import ViewVersion, beside, open_store
 from features.online.store import Watermark
 from features.partitions import partition_of
 from features.rows import TIME
@@ -71,6 +71,30 @@ def fill_store(address: Path, users: int, now_us: int, seed: int) -> int:
                 store.commit(shard, values, {}, after, expected_previous=mark.log_offset)
                 mark, total = after, total + sum(map(len, values.values()))
     return total
+
+
+def fill_campaigns(beside_store: Path, names: list[str], now_us: int, seed: int) -> None:
+    """The campaigns' own store beside the users' one: every other campaign has been delivered, and taken up by some."""
+    catalog, view = declarations_of("audience")
+    campaign, rng = catalog.view(view.joins[0].view), np.random.default_rng(seed)
+    plan, empty = plan_fold(catalog.signals_of(campaign)), np.zeros(0, np.int64)
+    shard_of = partition_of(pa.array(names), catalog.log_partitions)
+    states = {}
+    for name in names[::2]:
+        kinds = ["delivery"] * int(rng.integers(20, 200)) + ["response"] * int(rng.integers(0, 20))
+        times = pa.array(now_us - rng.integers(0, 20 * DAY_S, len(kinds)) * US_PER_S).cast(TIME)
+        events = pa.table({"event_type": kinds, "event_time": times, "ingest_time": times,
+                           "log_offset": pa.array(np.arange(len(kinds)))})  # fmt: skip
+        tiles = fold(Tiles(empty, empty, empty), events, np.zeros(len(kinds), np.int64), plan)
+        states[name] = encode_states(tiles, np.array([shard_of[names.index(name)]]), np.array([len(kinds)])).to_pylist()[0]
+    address = beside(str(beside_store), campaign.key)
+    with open_store(address, ViewVersion.of(catalog, campaign), create=True) as store:
+        for shard in range(catalog.log_partitions):
+            mine = {
+                name: states[name] for name, at in zip(names, shard_of.tolist(), strict=True) if at == shard and name in states
+            }
+            mark = store.claim(shard)
+            store.commit(shard, mine, {}, Watermark(0, now_us, now_us, mark.epoch), expected_previous=mark.log_offset)
 
 
 def draw_policy(campaigns: int, thresholds: dict[str, float]) -> dict[str, Any]:

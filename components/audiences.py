@@ -15,7 +15,8 @@ from features.audiences import AUDIENCE, Sweep, write_sweep
 from features.catalogs import load_catalog
 from features.declarations import Catalog, Field, View
 from features.errors import explain
-from features.online.addresses import ViewVersion
+from features.joins import content_fields
+from features.online.addresses import ViewVersion, beside
 from features.partitions import partition_of
 from features.profiles import profiles_current
 from features.rows import TIME
@@ -34,8 +35,9 @@ from models.audience_policy import (
 from models.errors import SpecError
 from models.specs import load_spec
 from models.versions import load
+from transforms.joined import join_stored
 from transforms.plan import plan_graph
-from transforms.scoring import DEFAULT_RUNNER, Judge, ScoringJob, read_scored, score_all, shared_store
+from transforms.scoring import DEFAULT_RUNNER, Judge, ScoringJob, load_signatures, read_scored, score_all, shared_store
 
 NAMES: Final = pa.array(REASONS)
 NOBODY: Final[Mapping[str, str]] = {}
@@ -49,7 +51,7 @@ class AudienceSite:
         workspace: holds the versions, the permissions and the table.
         model, version: of the registry.
         saved_model: of that version.
-        store: address of the view's online store.
+        store: address of the view's online store; that of the campaigns' own view stands beside it.
         content: the policy as it was given; ``policy`` is what it says.
     """
 
@@ -97,7 +99,7 @@ class AudienceSite:
     def check(self) -> None:
         """Raise ``SpecError`` where a campaign's content or what the policy counts is not the view's."""
         (catalog, view), policy = self.declared, self.policy
-        request = {entry.name: entry for entry in view.request}
+        request = {entry.name: entry for entry in content_fields(view)}
         for campaign in policy.campaigns:
             unknown = [name for name, value in campaign.content.items() if not _fits(request.get(name), value)]
             if unknown:
@@ -111,10 +113,21 @@ class AudienceSite:
             raise _misfit("consent", f"one of {', '.join(sorted(known))}", policy.consent)
 
     def job(self, now_us: int) -> ScoringJob:
-        """The scoring of this site's campaigns at a time."""
+        """The scoring of this site's campaigns at a time: their content, and their own states as the store has them now.
+
+        Raises:
+            StoreError, StoreUnavailable: the campaigns' store cannot be read.
+        """
         catalog, view = self.declared
-        campaigns = {entry.name: [campaign.content.get(entry.name, entry.default) for campaign in self.policy.campaigns]
-                     for entry in view.request}  # fmt: skip
+        campaigns: dict[str, list[Any]] = {
+            entry.name: [campaign.content.get(entry.name, entry.default) for campaign in self.policy.campaigns]
+            for entry in content_fields(view)
+        }
+        names = [campaign.name for campaign in self.policy.campaigns]
+        for join in view.joins:
+            other = catalog.view(join.view)
+            store = shared_store(beside(self.store, other.key), ViewVersion.of(catalog, other))
+            campaigns |= join_stored(load_signatures(self.saved_model), join, store, names, now_us)
         return ScoringJob(self.saved_model, catalog, view, self.store, campaigns, now_us, UserJudges(self, now_us))
 
 

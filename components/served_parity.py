@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from components.declarations import declarations_of
+from components.joined_rows import join_as_known
 from features.declarations import Catalog, View
 from features.events import read_events
 from features.point_in_time import states_as_known
@@ -83,4 +84,8 @@ def rebuild_rows(
     for entry in view.request:
         sent = [instance.get(entry.name, entry.default) for instance in instances]
         columns[entry.name] = pa.array(sent, ARROW_TYPES[entry.dtype])
+    for join in view.joins:
+        keys = pa.array([instance.get(join.key, "") for instance in instances], pa.string())
+        now_us = columns["now"].cast(pa.int64()).to_numpy()
+        columns |= join_as_known(workspace, catalog, join, keys, seen_us=known_us, now_us=now_us)
     return pa.table(columns)

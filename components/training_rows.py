@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.declarations import declarations_of
+from components.joined_rows import join_as_known
 from features import delta
 from features.declarations import Catalog, View
 from features.errors import explain
@@ -67,6 +68,8 @@ def describe_data(workspace: Workspace, model: str) -> DataVersions:
     """
     catalog, view = declarations_of(model)
     paths = {f"events/{view.entity}": workspace.events(view.entity)}
+    joined = {catalog.view(join.view).entity for join in view.joins}
+    paths |= {f"events/{entity}": workspace.events(entity) for entity in joined}
     paths |= {f"profiles/{name}": workspace.profile(name) for name in view.profiles}
     opened = {name: delta.open_table(path) for name, path in paths.items()}
     ingest_time = read_events(workspace, catalog, view.entity, columns=["ingest_time"])["ingest_time"]
@@ -117,6 +120,7 @@ def build_training_rows(workspace: Workspace, model: str, known_at_us: int, path
         "split": pa.array(sample.split.tolist(), pa.string()),
         **dict(read_profiles(workspace, catalog, view, sample)),
         **dict(read_requests(events, view, sample)),
+        **read_joins(workspace, events, catalog, view, sample),
         **label_columns(events, spec, sample, known_at_us),
         **slot_columns(events, catalog, spec, sample, known_at_us),
     }
@@ -200,6 +204,18 @@ def read_requests(events: pa.Table, view: View, sample: Sample) -> Iterator[tupl
             yield entry.name, events[entry.name].take(pa.array(sample.touch)).fill_null(default)
         else:
             yield entry.name, pa.repeat(default, len(sample.entity_ids))
+
+
+def read_joins(
+    workspace: Workspace, events: pa.Table, catalog: Catalog, view: View, sample: Sample
+) -> dict[str, pa.Array]:  # fmt: skip
+    """Request fields that joins fill: what was known at each row's ``now`` of whom its touch names."""
+    columns: dict[str, pa.Array] = {}
+    for join in view.joins:
+        if sample.touch is not None and join.key in events.column_names:
+            keys = events[join.key].take(pa.array(sample.touch)).combine_chunks()
+            columns |= join_as_known(workspace, catalog, join, keys, seen_us=sample.now_us, now_us=sample.now_us)
+    return columns
 
 
 def count_splits(rows: pa.Table) -> dict[str, int]:

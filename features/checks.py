@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from features import layout
 from features.declarations import EVENT_COLUMNS, HOUR_OF_WEEK, RESERVED_PREFIX, Catalog, Ratio, Signal, View, window_features
 from features.errors import DeclarationError, explain
+from features.joins import Join
 from features.zones import CLOCK, CLOCK_FEATURES, UTC
 
 MIN_RETENTION_S = 14 * layout.DAY_S
@@ -162,8 +163,11 @@ def _check_view(catalog: Catalog, view: View) -> None:
         not view.utc_offset or view.utc_offset in offsets, catalog, f"{which}, utc_offset", "an int64 field", view.utc_offset
     )
     _check_clock_and_counts(catalog, view)
+    for join in view.joins:
+        _check_join(catalog, view, join)
     derived = [*(entry.name for entry in view.elapsed), *(entry.name for entry in view.ratios)]
     inputs = [entry.name for entry in (*catalog.profile_fields_of(view), *view.request)]
+    inputs += [join.key for join in view.joins]
     _refuse_repeats(
         catalog, f"features of {view.name}", (*features, *derived, *inputs, "state", "now", "local_hour", *CLOCK_FEATURES)
     )
@@ -178,6 +182,21 @@ def _check_clock_and_counts(catalog: Catalog, view: View) -> None:
     counts = {signal.name for signal in catalog.signals_of(view) if set(signal.operations) == {"count"}}
     _require(
         set(view.counted) <= counts, catalog, f"{which}, counted", "signals of it that only count", ", ".join(view.counted)
+    )
+
+
+def _check_join(catalog: Catalog, view: View, join: Join) -> None:
+    which, other = f"view {view.name!r}, join by {join.key!r}", catalog.view(join.view)
+    _require(not (other.profiles or other.request), catalog, which, "a view of signals alone", other.name)
+    finished = {feature.name for feature in window_features(catalog.signals_of(other)) if not feature.is_time}
+    integers = {entry.name for entry in view.request if entry.dtype == "int64" and entry.default == 0}
+    known = finished & integers
+    _require(
+        bool(join.fields) and set(join.fields) <= known,
+        catalog,
+        which,
+        "finished counts of it, each an int64 request field with default 0",
+        ", ".join(sorted(set(join.fields) - known)) or "none",
     )
 
 

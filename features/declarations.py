@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from features import layout
 from features.errors import DeclarationError, explain
+from features.joins import Join
 
 Dtype = Literal["int64", "string"]
 Named = TypeVar("Named", "Attribute", "EventType", "Signal", "Profile", "View")
@@ -23,7 +24,7 @@ Operation = Literal["count", "sum", "max", "last", "first"]
 HOUR_OF_WEEK = "hour_of_week"
 """A ``By`` of this name is computed from event_time, in UTC or local: Monday 00:00 is 0, Sunday 23:00 is 167."""
 
-_LATER = {"offset": "", "counted": (), "time_zone": ""}
+_LATER = {"offset": "", "counted": (), "time_zone": "", "joins": ()}
 """Parts of declarations that came later, with what they are where nobody names them: hashes from before stay as they were."""
 
 EVENT_COLUMNS = (
@@ -205,7 +206,8 @@ class View:
         entity: the entity type whose state is read.
         signals: names of signals of that entity.
         profiles: names of profiles of that entity.
-        request: fields that the caller sends.
+        request: fields that the caller sends, or names an entity for.
+        joins: which of them are filled from another entity's state.
         elapsed, ratios: features derived from finished ones, in the graph.
         bucketed: names of finished features that are also cut at their training quantiles.
         utc_offset: an int64 field in minutes, which gives the feature ``local_hour`` of ``now``; empty for none.
@@ -227,6 +229,7 @@ class View:
     utc_offset: str = ""
     counted: tuple[str, ...] = ()
     time_zone: str = ""
+    joins: tuple[Join, ...] = ()
     lag_s: int = 60
     freshness_sla_s: int = 3_600
 
@@ -297,7 +300,10 @@ class Catalog:
 
     def view_hash(self, view: View) -> str:
         """SHA-256 of the view with all it refers to: equal hashes mean equal features from equal bytes."""
-        named: tuple[View | Signal | Profile, ...] = (view, *self.signals_of(view), *self.profiles_of(view))
+        joined = [self.view(join.view) for join in view.joins]
+        counted = [signal for other in joined for signal in self.signals_of(other)]
+        own: list[View | Signal | Profile] = [view, *self.signals_of(view), *self.profiles_of(view)]
+        named = [*own, *joined, *counted]
         parts = [asdict(part, dict_factory=_without_later_defaults) for part in named]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -336,12 +342,8 @@ def _named(entries: tuple[Named, ...], name: str, kind: str, catalog: str) -> Na
     for entry in entries:
         if entry.name == name:
             return entry
+    declared = ", ".join(entry.name for entry in entries) or "none declared"
     raise DeclarationError(
-        explain(
-            f"{kind} is not declared",
-            which=f"{name!r} in catalog {catalog!r}",
-            expected=f"one of {', '.join(entry.name for entry in entries) or 'none declared'}",
-            got=repr(name),
-            next_step=f"correct the name or declare the {kind}",
-        )
-    )
+        explain(f"{kind} is not declared", which=f"{name!r} in catalog {catalog!r}", expected=f"one of {declared}",
+                got=repr(name), next_step=f"correct the name or declare the {kind}")
+    )  # fmt: skip

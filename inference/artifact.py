@@ -11,6 +11,7 @@ import orjson
 from features.catalogs import load_catalog
 from features.declarations import Catalog, Field, View
 from features.errors import explain
+from features.joins import joined_names
 from inference.errors import ArtifactError
 
 REQUIRED = (
@@ -43,6 +44,13 @@ class ModelArtifact:
     profile_fields: tuple[Field, ...]
     request_fields: tuple[Field, ...]
     slot_names: tuple[str, ...] = ()
+
+    @property
+    def sent_fields(self) -> tuple[Field, ...]:
+        """What a caller may send of each row: request fields, and in the place of those that joins fill, their keys."""
+        filled = joined_names(self.view)
+        keys = (Field(join.key, "string", default="") for join in self.view.joins)
+        return (*keys, *(entry for entry in self.request_fields if entry.name not in filled))
 
     @property
     def saved_model(self) -> Path:

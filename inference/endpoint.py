@@ -15,12 +15,13 @@ from kserve import InferRequest, InferResponse, Model
 
 from features.online.guarded import GuardedStore
 from features.online.records import encode_entity_ids
-from features.online.store import EntityIdError
+from features.online.store import EntityIdError, OnlineReader
 from inference import metrics
 from inference.artifact import ModelArtifact
 from inference.errors import RequestError
 from inference.health import Health
 from inference.instances import decode_v1
+from inference.joining import check_keys
 from inference.merging import MergeLimits, Merger, Overloaded
 from inference.prediction_log import PredictionLog
 from inference.replies import Answer, Sender, reply_v1, reply_v2
@@ -59,6 +60,7 @@ class ScoringModel(Model):
         *,
         tally: Tally,
         log: PredictionLog | None = None,
+        joined: Mapping[str, OnlineReader] | None = None,
     ) -> None:
         super().__init__(settings.model_name)
         self._artifact = artifact
@@ -66,9 +68,9 @@ class ScoringModel(Model):
         self._clock_us = clock_us
         self._tally = tally
         self._log = log
-        self._form = RequestForm(artifact.request_fields, settings.max_entities, settings.max_explained)
+        self._form = RequestForm(artifact.sent_fields, settings.max_entities, settings.max_explained)
         self._sender = Sender(settings.model_name, str(settings.model_version), settings.revision, artifact)
-        self._scorer = Scorer(artifact, predictor, store, tally)
+        self._scorer = Scorer(artifact, predictor, store, tally, joined)
         self._batches = ThreadPoolExecutor(settings.graph_threads, thread_name_prefix="graph")
         self._apart = ThreadPoolExecutor(settings.graph_threads, thread_name_prefix="apart")
         limits = MergeLimits(batches=settings.graph_threads)
@@ -76,7 +78,7 @@ class ScoringModel(Model):
             self._scorer.score, self._batches, limits, lambda seconds: tally.stage(metrics.QUEUE, seconds)
         )
         self._health = Health(self._probe)
-        self._prober = Scorer(artifact, predictor, store)
+        self._prober = Scorer(artifact, predictor, store, joined=joined)
         self._request_ids = map(f"{uuid4().hex}-{{}}".format, count())
         self.ready = True
 
@@ -154,6 +156,7 @@ class ScoringModel(Model):
             clock_us = self._clock_us()
             request = await loop.run_in_executor(self._apart, decode, clock_us) if large else decode(clock_us)
             encode_entity_ids(request.entity_ids)
+            check_keys(self._artifact.view, request.fields)
             answer = await self._answer(request)
             if large or request.rows * (len(self._artifact.transformed_names) if request.with_features else 1) > LARGE_VALUES:
                 reply = await loop.run_in_executor(self._apart, encode, answer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from features.declarations import Field
 from features.errors import explain
+from features.joins import Join
 from inference.artifact import ModelArtifact
 from inference.errors import ArtifactError
 
@@ -82,6 +83,7 @@ class Predictor:
         }
         # Models from before this signature are scored by one row a candidate: the same answer, at a higher cost.
         self._candidates = self._model.signatures.get(CANDIDATES)
+        self._joined = {join.signature: _joined(self._model, artifact, join) for join in artifact.view.joins}
         self._answers_within = bool(artifact.delay_buckets_s)
         self._answers_slots = bool(artifact.slot_names)
 
@@ -124,6 +126,11 @@ class Predictor:
         within = outputs[WITHIN].numpy() if self._answers_within else None
         slots = outputs[SLOTS].numpy() if self._answers_slots else None
         return Scores(score=outputs["score"].numpy(), features={}, within=within, slots=slots)
+
+    def join(self, join: Join, states: Sequence[bytes], now_us: NDArray[np.int64]) -> dict[str, list[int]]:
+        """(n,) values of each field of a join, from the states (n,) of the joined entities at ``now_us`` (n,)."""
+        found = self._joined[join.signature](state=tf.constant(states, tf.string), now=tf.constant(now_us))
+        return {name: found[name].numpy().tolist() for name in join.fields}
 
     def predict_cold(self, rows: int, *, with_features: bool = False, with_explanation: bool = False) -> Scores:
         """Score entities of which nothing is known, at the Unix epoch: proof that the model answers."""
@@ -174,6 +181,12 @@ def _signature(model: Any, artifact: ModelArtifact, name: str, inputs: dict[str,
     if missing:
         raise _refuse(artifact, f"outputs {', '.join(outputs)} of {name}", f"no {', '.join(missing)}")
     return signature
+
+
+def _joined(model: Any, artifact: ModelArtifact, join: Join) -> Any:
+    if join.signature not in model.signatures:
+        raise _refuse(artifact, f"signature {join.signature}", ", ".join(model.signatures))
+    return model.signatures[join.signature]
 
 
 def _show(types: dict[str, tf.DType]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from time import perf_counter
@@ -13,6 +13,7 @@ import numpy as np
 from features.online.store import OnlineReader
 from inference import metrics
 from inference.artifact import ModelArtifact
+from inference.joining import Joiner
 from inference.lookup import Inputs, look_up
 from inference.replies import Answer
 from inference.requests import ScoreRequest
@@ -31,12 +32,14 @@ class Scorer:
         predictor: Predictor,
         store: OnlineReader,
         tally: Tally | None = None,
+        joined: Mapping[str, OnlineReader] | None = None,
     ) -> None:
-        """Take what answers; a probe's calls are not counted."""
+        """Take what answers; a probe's calls are not counted. ``joined`` are the stores of the view's joins, by view name."""
         self._artifact = artifact
         self._predictor = predictor
         self._store = store
         self._tally = tally
+        self._joiner = Joiner(artifact.view, predictor, joined or {})
         self._request_fields = {field.name for field in artifact.request_fields}
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
@@ -49,6 +52,7 @@ class Scorer:
         merged = merge(requests)
         view, fields = self._artifact.view, self._artifact.profile_fields
         inputs = look_up(self._store, merged, fields, view.freshness_sla_s, time_zone=view.time_zone)
+        inputs = self._joiner.fill(merged, inputs)
         found = perf_counter()
         scores = self._predict(merged, inputs)
         if self._tally is not None:

@@ -9,7 +9,8 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,8 +19,9 @@ from fastapi.exceptions import FastAPIDeprecationWarning
 from kserve import ModelServer
 
 from features.errors import explain
-from features.online.addresses import ViewVersion, open_store
+from features.online.addresses import ViewVersion, beside, open_store
 from features.online.guarded import GuardedStore
+from features.online.store import OnlineStore
 from inference.artifact import ModelArtifact, read_artifact
 from inference.dataplane import FixedRepository, ScoringDataPlane
 from inference.endpoint import ScoringModel
@@ -135,7 +137,8 @@ def run_server(settings: ServerSettings, *, clock_us: Callable[[], int], announc
     version = ViewVersion.of(artifact.catalog, artifact.view)
     # A server that has never met its store cannot know that it is of the model's view version, so it does not start.
     opened = open_store(settings.store, version, readonly=True, timeout_s=settings.lookup_budget_s)
-    with opened as store, bind(settings.http_port) as listener:
+    with ExitStack() as open_stores, opened as store, bind(settings.http_port) as listener:
+        joined = {name: open_stores.enter_context(each) for name, each in open_joined(settings, artifact)}
         # Loading TensorFlow takes seconds; what is wrong with files and ports has been said by now.
         from inference.predictor import Predictor, use_one_thread_a_prediction
 
@@ -145,11 +148,20 @@ def run_server(settings: ServerSettings, *, clock_us: Callable[[], int], announc
         tally = Tally(settings.model_name, settings.revision)
         guarded = GuardedStore(store, settings.limits, clock_us, tally.source)
         log = open_log(settings, artifact, predictor, tally)
-        model = ScoringModel(settings, artifact, predictor, guarded, clock_us, tally=tally, log=log)
+        apart = {name: GuardedStore(each, settings.limits, clock_us) for name, each in joined.items()}
+        model = ScoringModel(settings, artifact, predictor, guarded, clock_us, tally=tally, log=log, joined=apart)
         try:
             LoopbackModelServer(settings).serve(model, listener, announce)
         finally:
             model.close()
+
+
+def open_joined(settings: ServerSettings, artifact: ModelArtifact) -> Iterator[tuple[str, OnlineStore]]:
+    """The stores of the views that the model's view joins, by name: they stand beside its own."""
+    for name in {join.view for join in artifact.view.joins}:
+        view = artifact.catalog.view(name)
+        address, version = beside(settings.store, view.key), ViewVersion.of(artifact.catalog, view)
+        yield name, open_store(address, version, readonly=True, timeout_s=settings.lookup_budget_s)
 
 
 def open_log(settings: ServerSettings, artifact: ModelArtifact, predictor: Predictor, tally: Tally) -> PredictionLog | None:

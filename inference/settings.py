@@ -32,7 +32,8 @@ class ServerSettings:
         model_name: the model's name in URLs and gRPC requests.
         model_version: its registered version.
         model_path: folder of that version, with ``saved_model/`` and ``model.json``.
-        store: online store of the model's view version: folder of an LMDB store, or URL of a Redis server.
+        store: online store of the model's view version: folder of an LMDB store, or URL of a Redis server. Those of views
+            that it joins stand beside it.
         lookup_budget_s: seconds that a store on a server may let a request wait before the reply does without it.
         limits: how far the store is spared, and replaced while it is down.
         http_port, grpc_port: ports on 127.0.0.1; 0 lets the system choose.

@@ -19,12 +19,14 @@ import pyarrow as pa
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from features.catalogs import load_catalog
 from features.declarations import Catalog, View
 from features.errors import explain
 from transforms.candidates import OWNER, SplitGraph
 from transforms.errors import GraphError
 from transforms.explanation import explain_rows, plan_coalitions
 from transforms.graph import Tensors, finish, input_specs
+from transforms.joined import JoinedGraph, joined_graphs
 from transforms.plan import GraphPlan, plan_graph
 
 SAVED_MODEL: Final = "saved_model"
@@ -34,7 +36,7 @@ Finisher = Callable[[pa.Table], Arrays]
 
 
 class ServedModel(tf.Module):
-    """Graph and network as one module with four signatures."""
+    """Graph and network as one module with its signatures."""
 
     def __init__(self, graph: Any, network: keras.Model, record: dict[str, Any]) -> None:
         super().__init__()
@@ -47,6 +49,7 @@ class ServedModel(tf.Module):
         self._split = SplitGraph(graph.transform_fn)
         self._request_fields = {OWNER, *(entry["name"] for entry in record["request_fields"])}
         self._wide = "slots" if record.get("slot_names") else "within"
+        self.joined = _joined_of(record)
         specs = _specs_of(record)
         self._specs = tuple(specs.items())
         by_candidate = {**specs, OWNER: tf.TensorSpec([None], tf.int64, name=OWNER)}
@@ -62,6 +65,7 @@ class ServedModel(tf.Module):
             "features": self.finish,
             "explain": self.explain,
             "candidates": self.serve_candidates,
+            **{name: graph.serve for name, graph in self.joined.items()},
         }
 
     def specs_by_owner(self) -> tuple[dict[str, tf.TensorSpec], dict[str, tf.TensorSpec]]:
@@ -121,7 +125,7 @@ def export_model(
             hours of the week; ``features`` also integers, finished and transformed; ``explain`` gives ``contributions`` float32
             (n, G) and ``base`` float32 (n,). ``candidates`` gives what ``serving_default`` does, from request fields and
             ``owner`` int64 of shape (n,) and all else (u,).
-            A network of two towers has the signatures of ``two_towers`` besides.
+            A network of two towers has the signatures of ``two_towers`` besides, a view with joins one for each of them.
         delay_buckets_s: the K ascending edges.
         slot_names: of a model of hours of the week, which has S outputs besides the score instead of K, their names.
 
@@ -190,6 +194,13 @@ def graph_inputs(rows: pa.Table, plan: GraphPlan) -> Arrays:
         values = rows[entry.name].fill_null(entry.default).to_pylist() if present else [entry.default] * rows.num_rows
         inputs[entry.name] = np.array(values, dtype=object if entry.dtype == "string" else np.int64)
     return inputs
+
+
+def _joined_of(record: dict[str, Any]) -> dict[str, JoinedGraph]:
+    if not record.get("joins"):
+        return {}
+    catalog = load_catalog(record["catalog"])
+    return joined_graphs(catalog, catalog.view(record["view"]["name"]))
 
 
 def _specs_of(record: dict[str, Any]) -> dict[str, tf.TensorSpec]:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -115,6 +116,7 @@ def describe_graph(catalog: Catalog, plan: GraphPlan, graph_dir: Path) -> dict[s
         "counted_names": plan.counted_names,
         "profile_fields": [_describe_field(entry) for entry in catalog.profile_fields_of(view)],
         "request_fields": [_describe_field(entry) for entry in view.request],
+        "joins": [asdict(join) for join in view.joins],
     }
 
 

@@ -1,6 +1,7 @@
 """A shop's users, what they buy, the campaigns that they are sent and take up, and the campaigns' own log.
 
 A campaign is an entity, too: ingest writes a delivery to the user's log and to the campaign's, and each keeps its own tiles.
+A user is scored for a campaign by its content and by what its own state says at that moment.
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 from typing import Final
 
 from features.declarations import Attribute, By, Catalog, Elapsed, EventType, Field, Profile, Ratio, Signal, View
+from features.joins import Join
 from features.layout import DAY_S, HOUR_S, LIFETIME
 
+HISTORY: Final = ("deliveries_count_7d", "deliveries_count_lifetime", "responses_count_7d", "responses_count_lifetime")
 CATEGORIES: Final = ("grocery", "home", "produce", "meat", "health", "beauty")
 
 SHOPPER: Final = View(
     name="shopper",
-    version=1,
+    version=2,
     entity="user",
     signals=(
         "purchases", "purchase_value", "purchases_by_category", "campaigns_received", "campaigns_taken", "taken_by_category",
@@ -28,9 +31,9 @@ SHOPPER: Final = View(
         Field("discount_percent", "int64", default=0, unit="percent"),
         Field("duration_days", "int64", default=0, unit="days"),
         Field("products", "int64", default=0, unit="products"),
-        Field("deliveries", "int64", default=0, unit="events"),
-        Field("responses", "int64", default=0, unit="events"),
+        *(Field(name, "int64", default=0, unit="events") for name in HISTORY),
     ),
+    joins=(Join("campaign", key="campaign", fields=HISTORY),),
     elapsed=(
         Elapsed("since_last_purchase_s", since="purchase_times_last_lifetime"),
         Elapsed("since_last_taken_s", since="taken_times_last_lifetime"),
@@ -44,7 +47,7 @@ SHOPPER: Final = View(
 )  # fmt: skip
 
 CAMPAIGN: Final = View(name="campaign", version=1, entity="campaign", signals=("deliveries", "responses"), lag_s=60)
-"""A campaign's history: counts that reach the model as request fields of the same names."""
+"""A campaign's history, joined into the request by the campaign's id."""
 
 CATALOG = Catalog(
     name="campaigns",
@@ -78,8 +81,8 @@ CATALOG = Catalog(
         Signal(7, "savings", "user", ("purchase",), ("sum",), (90 * DAY_S, LIFETIME), value="saved_cents"),
         Signal(8, "purchase_times", "user", ("purchase",), ("last",), (LIFETIME,)),
         Signal(9, "taken_times", "user", ("campaign_taken",), ("last",), (LIFETIME,)),
-        Signal(1, "deliveries", "campaign", ("delivery",), ("count",), (LIFETIME,)),
-        Signal(2, "responses", "campaign", ("response",), ("count",), (LIFETIME,)),
+        Signal(1, "deliveries", "campaign", ("delivery",), ("count",), (7 * DAY_S, LIFETIME)),
+        Signal(2, "responses", "campaign", ("response",), ("count",), (7 * DAY_S, LIFETIME)),
     ),
     profiles=(
         Profile("household", "user",

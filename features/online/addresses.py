@@ -35,6 +35,11 @@ def is_url(address: str) -> bool:
     return "://" in address
 
 
+def beside(address: str, view_key: str) -> str:
+    """Address of another view's store at the same place: a server holds all views, a folder stands beside those of others."""
+    return address if is_url(address) else str(Path(address).parent / view_key)
+
+
 def stored_version(address: str, view_key: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> ViewVersion | None:
     """The version that an address holds under a key, declared or not; None where it holds none.
 

@@ -73,6 +73,8 @@ def own_shop(shop: Shop, tmp_path: Path) -> Iterator[Shop]:
         if (shop.workspace.root / name).exists():
             shutil.copytree(shop.workspace.root / name, tmp_path / name)
     workspace = Workspace(tmp_path)
-    materialize(workspace, *declarations_of("audience"), as_of_us=AS_OF_US)
+    catalog, _ = declarations_of("audience")
+    for view in catalog.views:
+        materialize(workspace, catalog, view, as_of_us=AS_OF_US)
     yield Shop(workspace, shop.model, shop.run)
     close_stores()

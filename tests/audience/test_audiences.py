@@ -21,14 +21,16 @@ from components.audience_keeping import AudienceKeeper
 from components.audiences import build_audiences
 from components.declarations import declarations_of
 from features import audiences
+from features.catalogs.campaigns import HISTORY
 from features.event_log.compaction import BatchHistory, compact, open_live_log
 from features.event_log.port import append_by_entity
 from features.layout import MINUTE_S, US_PER_S
-from features.online.addresses import ViewVersion, open_store
+from features.online.addresses import ViewVersion, beside, open_store
 from features.rows import TIME
 from features.workspace import Workspace
 from models.errors import SpecError
 from models.versions import NewVersion, register
+from plumb.errors import CommandError
 from plumb.server_process import predict, serving
 from transforms.export import graph_inputs
 from transforms.materialize import materialize
@@ -145,7 +147,8 @@ def rebuild(shop: Shop, folder: Any, now_us: int) -> pl.DataFrame:
     with open_live_log(shop.workspace, CATALOG, "user") as log:
         compact(log, shop.workspace, CATALOG, "user", now_us=now_us)
     store = str(folder / "store")
-    materialize(shop.workspace, CATALOG, VIEW, as_of_us=now_us, store=store)
+    for view in CATALOG.views:
+        materialize(shop.workspace, CATALOG, view, as_of_us=now_us, store=beside(store, view.key) if view != VIEW else store)
     other = shop.site(Workspace(folder), store=store)
     build_audiences(other, now_us=now_us)
     return audiences.read_audiences(other.folder).rows
@@ -196,9 +199,12 @@ def test_a_policy_that_does_not_fit_the_model_is_refused_by_name(shop: Shop) -> 
 
 
 def test_a_server_gives_the_scores_of_the_table(own_shop: Shop, tmp_path: Path) -> None:
-    """Batch and KServe: every pair of forty users by three campaigns, at one time, over HTTP with candidates."""
-    content = POLICY | {"campaigns": [entry | {"threshold": 0.0, "size": None} for entry in POLICY["campaigns"]]}
-    site = own_shop.site(content=content)
+    """Batch and KServe: every pair of forty users by three campaigns, two of them with a history of their own, at one time."""
+    names = ["k033", "k034", "grocery-week"]
+    campaigns = [entry | {"name": name, "threshold": 0.0, "size": None}
+                 for name, entry in zip(names, POLICY["campaigns"], strict=True)]  # fmt: skip
+    site = own_shop.site(content=POLICY | {"campaigns": campaigns})
+    assert [count > 40 for count in site.job(AS_OF_US).campaigns["deliveries_count_lifetime"]] == [True, True, False]
     build_audiences(site, now_us=AS_OF_US)
     rows = audiences.read_audiences(site.folder).rows
     assert rows.height == USERS * 3
@@ -206,16 +212,28 @@ def test_a_server_gives_the_scores_of_the_table(own_shop: Shop, tmp_path: Path) 
     version = NewVersion("audience", AS_OF_US, "run", True, "beats all", VIEW.key, CATALOG.view_hash(VIEW), "graph", {})
     register(own_shop.workspace, version, shop_model(own_shop, tmp_path))
     users = [f"u{number:05d}" for number in range(40)]
-    candidates = [dict(campaign.content) for campaign in site.policy.campaigns]
-    instances = [{"entity_id": user, "now": AS_OF_US, "candidates": candidates} for user in users]
+    content = [dict(campaign.content) for campaign in site.policy.campaigns]
+    named = [{"campaign": name} | each for name, each in zip(names, content, strict=True)]
+    ask = partial(map, lambda user: {"entity_id": user, "now": AS_OF_US})
     with serving(own_shop.workspace, "audience", version=1, store=Path(site.store), log=tmp_path / "server.log") as client:
-        replies = predict(client, "audience", instances, features=False)
-    served = {(campaign.name, reply["entity_id"]): score for reply in replies
-              for campaign, score in zip(site.policy.campaigns, reply["scores"], strict=True)}  # fmt: skip
+        replies = predict(client, "audience", [each | {"candidates": named} for each in ask(users)], features=False)
+        alone = predict(client, "audience", [each | named[0] for each in ask(users)], features=True)
+        unnamed = predict(client, "audience", [each | content[0] for each in ask(users[:3])], features=True)
+        with pytest.raises(CommandError, match="unknown request field"):
+            predict(client, "audience", [{"entity_id": "u00001", "deliveries_count_7d": 5}], features=False)
+        with pytest.raises(CommandError, match="entity id"):
+            predict(client, "audience", [{"entity_id": "u00001", "campaign": "k" * 5_000}], features=False)
+    served = {(name, reply["entity_id"]): score for reply in replies
+              for name, score in zip(names, reply["scores"], strict=True)}  # fmt: skip
     mine = rows.filter(pl.col("entity_id").is_in(users))
     assert len(served) == mine.height == 120
     batch = dict(zip(zip(mine["campaign"], mine["entity_id"], strict=True), mine["score"], strict=True))
     assert max(abs(served[pair] - batch[pair]) for pair in served) <= 1e-6
+    assert max(abs(reply["score"] - batch["k033", reply["entity_id"]]) for reply in alone) <= 1e-6
+    # What the model saw are the counts that batch took from the campaigns' store, and none of a campaign that is not named.
+    counts = site.job(AS_OF_US).campaigns
+    assert all(shown["features"][name] == counts[name][0] for shown in alone for name in HISTORY)
+    assert not any(shown["features"][name] for shown in unnamed for name in HISTORY)
 
 
 def shop_model(shop: Shop, folder: Path) -> Path:

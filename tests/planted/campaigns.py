@@ -2,6 +2,7 @@
 
 Each user has a favourite category. A campaign of that category is taken with chance ``WARM``, any other with ``COLD``, both
 within three days; who has bought nothing in 30 days takes none. No user alone and no campaign alone tells: only both together.
+With duds, some campaigns appeal to nobody much, and nothing in their content says so: only how those fared who got them first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ START_US = int(dt.datetime(2025, 1, 1, tzinfo=dt.UTC).timestamp()) * US_PER_S
 DAYS = 200
 EVERY_DAYS = 5
 FAVOURITES = CATEGORIES[:3]
-WARM, COLD = 0.6, 0.03
+WARM, COLD, DUD = 0.6, 0.03, 0.08
 DAY_US = DAY_S * US_PER_S
 
 
@@ -30,17 +31,27 @@ def favourite_of(user: int) -> str:
     return FAVOURITES[user % len(FAVOURITES)]
 
 
-def plant_campaigns(workspace: Workspace, *, users: int = 240, seed: int = 3) -> None:
-    """Append the purchases, sendings and take-ups of all users, and the campaigns' own log."""
+def plant_campaigns(
+    workspace: Workspace, *, users: int = 240, seed: int = 3, spread_days: float = 0.0, duds: float = 0.0
+) -> None:
+    """Append the purchases, sendings and take-ups of all users, and the campaigns' own log.
+
+    Args:
+        spread_days: a campaign reaches its users over so many days.
+        duds: share of campaigns whose chance of being taken up is that times ``DUD``.
+    """
+    luck = np.random.default_rng(seed + 1)
+    dud = luck.random(DAYS) < duds
     rng, rows, own = np.random.default_rng(seed), list[dict[str, object]](), list[dict[str, object]]()
     for user in range(users):
         last = _buy(user, rng, rows)
-        for number, day in enumerate(range(20, DAYS - 5, EVERY_DAYS)):
+        for number, start in enumerate(range(20, DAYS - 5, EVERY_DAYS)):
             if rng.random() < 0.5:
                 continue
-            category = FAVOURITES[number % len(FAVOURITES)]
+            category, day = FAVOURITES[number % len(FAVOURITES)], start + luck.random() * spread_days
             active = any(day - 30 < at <= day for at in last)
-            taken = rng.random() < (WARM if category == favourite_of(user) else COLD) * active
+            chance = (WARM if category == favourite_of(user) else COLD) * (DUD if dud[number] else 1)
+            taken = rng.random() < chance * active
             campaign = {"campaign": f"k{number:03d}", "category": category}
             content = {"offer": "coupon", "channel": ("email", "push")[number % 2], "discount_percent": 10,
                        "duration_days": 14, "products": 40}  # fmt: skip
