@@ -31,7 +31,7 @@ UV_READY := $(if $(filter uv,$(UV)),,$(TOOLS)/.ready)
 export PYTHONSAFEPATH := 1
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup demo test e2e check bench bench-online bench-serving bench-stream bench-rollouts bench-drift bench-audience bench-send-time bench-early-warning audit chaos format lock clean python
+.PHONY: help setup demo test e2e check bench bench-online bench-serving bench-stream bench-rollouts bench-drift bench-audience bench-audience-journey bench-audience-uplift bench-send-time bench-early-warning audit chaos format lock clean python
 
 help:  ## list the targets (this)
 	@grep -hE '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -75,6 +75,12 @@ bench-rollouts: $(VENV)/.ready  ## simulate rollouts: good canaries rolled back,
 
 bench-audience: $(VENV)/.ready  ## score a million users for a hundred campaigns, state to Delta, beside row by row
 	PYTHONPATH=tests $(VENV)/bin/python -m benchmarks.audience
+
+bench-audience-journey: $(VENV)/.ready  ## ask Complete Journey how good audiences are; JOURNEY=FOLDER of its Parquet files
+	$(VENV)/bin/python -m benchmarks.audience_journey $(JOURNEY)
+
+bench-audience-uplift: $(VENV)/.ready  ## ask Hillstrom's test what audiences cause; HILLSTROM=FILE
+	$(VENV)/bin/python -m benchmarks.audience_uplift $(HILLSTROM)
 
 bench-drift: $(MONITORING)/.ready  ## measure drift detection: time, false alarms of null days, seasons, delay
 	$(MONITORING)/bin/python -m benchmarks.drift
