@@ -78,7 +78,7 @@ def fill_campaigns(beside_store: Path, names: list[str], now_us: int, seed: int)
     catalog, view = declarations_of("audience")
     campaign, rng = catalog.view(view.joins[0].view), np.random.default_rng(seed)
     plan, empty = plan_fold(catalog.signals_of(campaign)), np.zeros(0, np.int64)
-    shard_of = partition_of(pa.array(names), catalog.log_partitions)
+    shard_of = partition_of(pa.array(names), catalog.log_partitions).astype(np.int64)
     states = {}
     for name in names[::2]:
         kinds = ["delivery"] * int(rng.integers(20, 200)) + ["response"] * int(rng.integers(0, 20))
