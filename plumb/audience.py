@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import permutations
@@ -20,7 +19,7 @@ from plumb.features import store_of
 from plumb.instants import now_us, parse_instant, show_instant
 from plumb.native_log import native_log
 from plumb.settings import Settings
-from plumb.stream_workers import on_stop, request_stop, stop_requested
+from plumb.stream_workers import on_stop, request_stop, stop_requested, wait_for_stop
 
 if TYPE_CHECKING:
     from components.audiences import AudienceSite
@@ -78,21 +77,29 @@ def keep(  # noqa: PLR0913 - a command's options
     sweep_s: Annotated[int, typer.Option("--sweep-every", min=60, help="Seconds between sweeps of all users.")] = 900,
     poll_s: Annotated[float, typer.Option("--poll-every", min=0.1, help="Seconds between looks at the changelog.")] = 2.0,
 ) -> None:
-    """Score users as the stream changes them, and all of them at tile boundaries, until SIGTERM."""
-    from components.audience_keeping import AudienceKeeper
-
+    """Score users as the stream changes them, and all of them at tile boundaries, until SIGTERM or Ctrl-C."""
+    settings: Settings = ctx.obj
+    noise = settings.workspace.root / NATIVE_LOG
     on_stop(request_stop)
-    keeper = AudienceKeeper(_site(ctx.obj, policy, model, version, store), sweep_s=sweep_s, runner=runner)
+    with native_log(noise):
+        from components.audience_keeping import AudienceKeeper
+
+        site = _site(settings, policy, model, version, store)
+        keeper = AudienceKeeper(site, sweep_s=sweep_s, runner=runner)
+    campaigns = len(site.policy.campaigns)
+    _tell(f"{model} {site.version}: keeping {campaigns} campaigns fresh, everybody scored every {sweep_s:,} s")
     while not stop_requested():
         try:
-            step = keeper.step(now_us())
+            with native_log(noise):
+                step = keeper.step(now_us())
         except TemporaryError as error:
-            status.print(f"{model}: {error}", style="yellow", highlight=False)
+            status.print(f"{model}: {error}", style="yellow", highlight=False, soft_wrap=True)
         else:
             if step.kind != "nothing":
-                line = f"{model}: {step.kind}, {step.users:,} users scored, {step.came:,} members came, {step.went:,} went"
-                status.print(line, highlight=False)
-        time.sleep(poll_s)
+                users = "1 user" if step.users == 1 else f"{step.users:,} users"
+                _tell(f"{model} {site.version}: {step.kind}, {users} scored, {step.came:,} came, {step.went:,} went")
+        wait_for_stop(poll_s)
+    _tell(f"{model} {site.version}: stopped; the table holds what was told last")
 
 
 @app.command("show")
@@ -160,6 +167,10 @@ def history(ctx: typer.Context, model: ModelOption = "audience") -> None:
         kind = f"change {sweep.sequence}" if sweep.sequence else "sweep"
         shown.add_row(str(number), kind, show_instant(sweep.now_us), f"{sweep.population:,}", str(sweep.model_version))
     console.print(shown)
+
+
+def _tell(line: str) -> None:
+    status.print(line, highlight=False, soft_wrap=True)
 
 
 def _site(settings: Settings, policy: Path, model: str, version: int | None, store: str | None) -> AudienceSite:

@@ -46,6 +46,11 @@ def stop_requested() -> bool:
     return _STOPPING.is_set()
 
 
+def wait_for_stop(seconds: float) -> None:
+    """Sleep, but no longer than until this process is asked to end."""
+    _STOPPING.wait(seconds)
+
+
 def run_workers(commands: Sequence[Sequence[str]]) -> int:
     """Run ``plumb`` with each of these argument lists until all have ended or one has failed.
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -14,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+import yaml
 from audience.conftest import AS_OF_US, POLICY, USERS, Shop
 from planted.campaigns import favourite_of
 
@@ -41,6 +46,8 @@ from transforms.stream import StreamJob, run_stream
 MINUTE_US = MINUTE_S * US_PER_S
 CATALOG, VIEW = declarations_of("audience")
 DAY_US = 24 * 60 * MINUTE_US
+PLUMB = [sys.executable, "-c", "from plumb.app import main; main()"]
+WAIT_S = 120
 
 
 def members(site: Any) -> set[tuple[str, str]]:
@@ -234,6 +241,46 @@ def test_a_server_gives_the_scores_of_the_table(own_shop: Shop, tmp_path: Path) 
     counts = site.job(AS_OF_US).campaigns
     assert all(shown["features"][name] == counts[name][0] for shown in alone for name in HISTORY)
     assert not any(shown["features"][name] for shown in unnamed for name in HISTORY)
+
+
+def wait_for(log: Path, text: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while text not in log.read_text() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert text in log.read_text()
+
+
+def test_the_command_keeps_sweeps_follows_a_burst_and_stops_when_told(own_shop: Shop, tmp_path: Path) -> None:
+    now_us = time.time_ns() // 1_000
+    root = own_shop.workspace.root
+    version = NewVersion("audience", now_us, "run", True, "beats all", VIEW.key, CATALOG.view_hash(VIEW), "graph", {})
+    register(own_shop.workspace, version, shop_model(own_shop, tmp_path))
+    policy, log = tmp_path / "policy.yaml", tmp_path / "keep.log"
+    policy.write_text(yaml.safe_dump(POLICY))
+    close_stores()
+    command = [*PLUMB, "--workspace", str(root), "audience", "keep", str(policy), "--version", "1", "--poll-every", "0.2",
+               "--sweep-every", "86400"]  # fmt: skip
+    with log.open("wb") as output:
+        keeping = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        wait_for(log, f"audience 1: sweep, {USERS} users scored", keeping)
+        append(own_shop, "u00007", 12, now_us - 2 * MINUTE_US)
+        fold(own_shop, now_us + US_PER_S)
+        wait_for(log, "audience 1: changes, 1 user scored", keeping)
+        keeping.send_signal(signal.SIGTERM)
+        assert keeping.wait(30) == 0
+    finally:
+        keeping.kill()
+        close_stores()
+    first, *others = log.read_text().splitlines()
+    assert first == "audience 1: keeping 3 campaigns fresh, everybody scored every 86,400 s"
+    assert all(line.startswith("audience 1: ") for line in others), "nothing but its own lines"
+    shown = subprocess.run(
+        [*PLUMB, "--workspace", str(root), "audience", "show", "--json"], capture_output=True, text=True, check=True
+    )
+    facts = json.loads(shown.stdout)
+    assert (facts["sweep"]["population"], facts["sweep"]["sequence"]) == (USERS, 1)
+    assert [entry["campaign"] for entry in facts["campaigns"]] == ["grocery-week", "home-week", "produce-week"]
 
 
 def shop_model(shop: Shop, folder: Path) -> Path:
