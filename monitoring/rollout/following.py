@@ -45,9 +45,6 @@ class Follower:
             self._lose(number)
             self.follow(ended, routing, now_us)
             return False
-        if placed is Placed.WAITING and step.applied_at_us is not None and standing.is_open:
-            # Its share is as recorded and its process is down for now: a canary that crashes looks like this, and is judged.
-            return True
         if placed in (Placed.MOVED, Placed.WAITING):
             self._lose(number)
         if placed is Placed.WAITING or not self.sees(number, where):

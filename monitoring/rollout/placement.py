@@ -86,7 +86,8 @@ def _place_share(traffic: Traffic, routing: Routing, standing: Standing, before:
         if starting:
             traffic.start(routing, target, canary_name(facts))
         return Placed.WAITING if starting else Placed.LOWERED
-    if starting and not canary.ready:
+    # Once it has its share, a process that is down is a canary that crashes: to be judged, and not to be waited for.
+    if starting and not canary.ready and canary.percent != step.percent:
         return Placed.WAITING
     if canary.percent < min(before, step.percent):
         return Placed.LOWERED

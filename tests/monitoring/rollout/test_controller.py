@@ -84,6 +84,17 @@ def test_a_stage_is_judged_only_on_requests_that_were_routed_in_it(town: Town) -
     assert 4 <= took_s <= 8
 
 
+def test_a_canary_that_dies_of_its_first_requests_is_judged_and_not_waited_for(town: Town) -> None:
+    town.start()
+    controller = town.controller()
+    town.run(controller, seconds=10, until=lambda: town.percent == 10)
+    assert town.standing.step.applied_at_us is None
+    town.plane.unready.add("canary-1")
+    town.run(controller, seconds=2)
+    assert (town.phase, town.percent) == ("running", 10)
+    assert town.standing.step.applied_at_us is not None
+
+
 def test_a_canary_that_never_answers_is_taken_off(town: Town) -> None:
     town.start()
     town.plane.unready.add("canary-1")
