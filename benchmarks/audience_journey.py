@@ -45,7 +45,7 @@ DEPARTMENTS: Final = {
 TABLES: Final = (
     "campaigns", "campaign_descriptions", "coupons", "coupon_redemptions", "products", "transactions_sample", "demographics",
 )  # fmt: skip
-SEEDS: Final = (0, 1)
+SEEDS: Final = (0, 1, 2)
 
 
 def import_journey(folder: Path, workspace: Workspace) -> None:

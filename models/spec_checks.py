@@ -44,8 +44,7 @@ def _check_learning(spec: ModelSpec) -> None:
     else:
         require(not edges_s, spec, "delay buckets for a hazard alone", str(edges_s))
     towers = spec.network.vector > 0
-    plain = spec.network.members == 1 and not spec.network.standardise
-    require(not towers or plain, spec, "two towers without members and standardising", str(spec.network))
+    require(not towers or not spec.network.standardise, spec, "two towers without standardising", str(spec.network))
     matured = not towers and spec.cutoffs.hold_out == "entities"
     require(matured or (learning.method, learning.learner) == ("matured", "network"), spec, "matured labels", str(learning))
     require(

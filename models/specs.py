@@ -156,7 +156,7 @@ class NetworkSpec:
 
     Without ``hidden`` it is a logistic regression, one for each output; ``weight_decay`` then holds for its only layer.
     ``standardise`` fits it to inputs of mean 0 and deviation 1, which the first layer takes in afterwards: where rows are
-    few, decay then weighs columns alike, those of texts and masks included. ``vector`` makes it two towers: ``hidden`` units
+    few, decay then weighs columns alike, those of texts and masks included. ``vector`` makes it two towers: ``members`` stacks
     each for user and request, whose vectors of that length are multiplied (``models.towers``); 0 for one network.
     """
 

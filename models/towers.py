@@ -7,6 +7,8 @@ been sent yet has a vector like any other, from what it says of itself; and all 
 
 The biases are linear in the columns: without anything to learn from ``v`` this is a logistic regression. They stand in the
 vectors themselves, beside a one, so that the product alone is the logit: [v_user, b_user, 1] . [v_campaign, 1, b_campaign].
+Each tower has several members, stacks that start from weights of their own. Their vectors stand side by side, which makes the
+product the mean of the members' products.
 
 Source: Yi et al., Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys 2019 (two towers);
 Rendle, Factorization machines, ICDM 2010 (a linear model beside products of vectors).
@@ -51,7 +53,7 @@ def requested_columns(spec: ModelSpec, features_path: Path) -> tuple[int, ...]:
 
 
 def build_towers(inputs: int, requested: tuple[int, ...], spec: NetworkSpec) -> keras.Model:
-    """(n, inputs) float32 -> (n, 1) float32, a logit; its layers ``user_tower`` and ``campaign_tower`` give (n, vector + 2)."""
+    """(n, inputs) float32 -> (n, 1) float32, a logit; its towers give (n, members * vector + 2)."""
     transformed = keras.Input((inputs,), dtype="float32", name="transformed")
     others = tuple(number for number in range(inputs) if number not in set(requested))
     user = _build_tower(inputs, others, spec, USER_TOWER)(transformed)
@@ -63,11 +65,14 @@ def _build_tower(inputs: int, columns: tuple[int, ...], spec: NetworkSpec, name:
     layers, decay = keras.layers, keras.regularizers.L2(spec.weight_decay)
     transformed = keras.Input((inputs,), dtype="float32")
     own = keras.ops.take(transformed, list(columns), axis=1)
-    hidden = own
-    for units in spec.hidden:
-        hidden = layers.Dense(units, activation="relu", kernel_regularizer=decay)(hidden)
-        hidden = layers.Dropout(spec.dropout)(hidden)
-    vector = layers.Dense(spec.vector, kernel_regularizer=decay)(hidden)
+    vectors = []
+    for _ in range(spec.members):
+        hidden = own
+        for units in spec.hidden:
+            hidden = layers.Dense(units, activation="relu", kernel_regularizer=decay)(hidden)
+            hidden = layers.Dropout(spec.dropout)(hidden)
+        vectors.append(layers.Dense(spec.vector, kernel_regularizer=decay)(hidden))
     bias = layers.Dense(1, kernel_regularizer=decay, kernel_initializer="zeros", use_bias=name == USER_TOWER)(own)
     beside = (bias, keras.ops.ones_like(bias)) if name == USER_TOWER else (keras.ops.ones_like(bias), bias)
-    return keras.Model(transformed, layers.Concatenate()([vector, *beside]), name=name)
+    shares = [vector * spec.members**-0.5 for vector in vectors]
+    return keras.Model(transformed, layers.Concatenate()([*shares, *beside]), name=name)
